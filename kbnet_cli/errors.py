@@ -1,0 +1,71 @@
+"""Everything a user can cause, as one tree of errors.
+
+KBNetError                 message, hint, code, exit_code
+├── UsageError             words of the command line that make no sense together (exit 2)
+├── WeightsError           a checkpoint that is missing, broken or of another network (exit 2)
+├── DeviceError            a device or precision that is not there, or out of memory (exit 2)
+└── PhotoError             one photo failed; the others are still done (exit 1)
+    ├── InputError         missing, unreadable, not a picture, truncated
+    ├── UnsupportedError   a picture that would lose something if it were written
+    └── OutputError        exists, not writable, disk full
+
+A message is one line in lower case that names the file and says what was got and what was expected; a hint is one
+line that says how to go on.
+"""
+
+
+class KBNetError(Exception):
+    """Tell a user what went wrong, with which file, and how to go on."""
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(KBNetError):
+    """Say that the command line makes no sense."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class WeightsError(KBNetError):
+    """Say that weights are missing, broken or of another network."""
+
+    code = "weights"
+    exit_code = 2
+
+
+class DeviceError(KBNetError):
+    """Say that a device or a precision is not there, or that its memory is full."""
+
+    code = "device"
+    exit_code = 2
+
+
+class PhotoError(KBNetError):
+    """Say that one photo failed."""
+
+    code = "photo"
+
+
+class InputError(PhotoError):
+    """Say that an input is missing, unreadable or no picture."""
+
+    code = "input"
+
+
+class UnsupportedError(PhotoError):
+    """Say that a picture holds what could not be written back."""
+
+    code = "unsupported"
+
+
+class OutputError(PhotoError):
+    """Say that an output exists or cannot be written."""
+
+    code = "output"

@@ -1,0 +1,1 @@
+"""The kernel basis attention and the few fused operators around it."""

@@ -1,0 +1,66 @@
+"""One address for the kernel basis attention, whichever form of it runs."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kbnet_cli.kernels import plain
+
+
+def kernel_basis_attention(
+    features: Float[Tensor, "b c h w"],
+    attention: Float[Tensor, "b n h w"],
+    weight: Float[Tensor, "1 n k"],
+    bias: Float[Tensor, "1 n c"],
+    *,
+    group_size: int,
+) -> Float[Tensor, "b c h w"]:
+    """Filter each pixel's neighbourhood with its own mixture of basis kernels, in bounded memory.
+
+    Shapes, ranges and the formula: `kernels.plain`. Where a gradient is wanted, the backward pass computes each band
+    anew instead of keeping it, so that training fits memory too.
+    """
+    inputs = (features, attention, weight, bias)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        answer: Tensor = BandedAttention.apply(*inputs, group_size)
+        return answer
+    return plain.kernel_basis_attention(*inputs, group_size=group_size)
+
+
+class BandedAttention(torch.autograd.Function):
+    """The kernel basis attention with a backward pass in bands: nothing but its inputs is kept between the two."""
+
+    @staticmethod
+    def forward(  # noqa: D102 - torch's own contract
+        ctx: Any, features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, group_size: int
+    ) -> Tensor:
+        ctx.save_for_backward(features, attention, weight, bias)
+        ctx.group_size = group_size
+        return plain.kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        features, attention, weight, bias = (tensor.detach() for tensor in ctx.saved_tensors)
+        batch, channels, height, width = features.shape
+        rows = plain.band_height(batch=batch, width=width, channels=channels, bases=attention.shape[1])
+        totals = [torch.zeros_like(tensor) for tensor in (features, attention, weight, bias)]
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            above, below = max(top - 1, 0), min(bottom + 1, height)
+            # The rows of the halo belong to the neighbours: their coefficients are not part of this band.
+            band = [features[:, :, above:below], attention[:, :, above:below], weight, bias]
+            with torch.enable_grad():
+                leaves = [tensor.requires_grad_() for tensor in (t.clone() for t in band)]
+                answer = plain.kernel_basis_attention(
+                    leaves[0], leaves[1], leaves[2], leaves[3], group_size=ctx.group_size, rows=below - above
+                )
+                own = answer[:, :, top - above : bottom - above]
+            parts = torch.autograd.grad(own, leaves, gradient[:, :, top:bottom])
+            totals[0][:, :, above:below] += parts[0]
+            totals[1][:, :, above:below] += parts[1]
+            totals[2] += parts[2]
+            totals[3] += parts[3]
+        needed = ctx.needs_input_grad
+        return (*(total if need else None for total, need in zip(totals, needed, strict=False)), None)
