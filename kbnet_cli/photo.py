@@ -21,7 +21,7 @@ class Metadata:
     """Blocks that ride along with the pixels, each as the raw bytes found in the file."""
 
     exif: bytes | None = None
-    """A TIFF stream ("II*\\0…" or "MM\\0*…"), without the "Exif\\0\\0" that JPEG puts before it. Holds the orientation."""
+    """A TIFF stream ("II*…" or "MM…"), without the "Exif" mark that JPEG puts before it. Holds the orientation."""
     xmp: bytes | None = None
     """The packet, UTF-8 XML."""
     iptc: bytes | None = None

@@ -22,7 +22,7 @@ def declare_missing_operators() -> None:
     """
     if LIBRARY or hasattr(torch.ops.torchvision, "nms"):
         return
-    library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901 - kept alive in LIBRARY
+    library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     LIBRARY.append(library)
@@ -40,7 +40,7 @@ def randomise(network: nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            if name.endswith("norm1.weight") or name.endswith("norm2.weight"):
+            if name.endswith(("norm1.weight", "norm2.weight")):
                 parameter.copy_(1 + 0.2 * noise)
             elif parameter.dim() == 1 or parameter.shape[0] == 1:
                 scale = parameter.shape[-1] ** -0.25 if name.endswith(".w") else 0.3

@@ -34,9 +34,7 @@ ODD_S = [
     KBNetSSizes(width=16, encoder_blocks=(1, 2), middle_blocks=0, decoder_blocks=(2, 1)),
     KBNetSSizes(image_channels=1, width=32, encoder_blocks=(0, 1), middle_blocks=1, decoder_blocks=(1, 0)),
     KBNetSSizes(width=64, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(0,)),
-    KBNetSSizes(
-        width=16, encoder_blocks=(1, 1, 2), middle_blocks=2, decoder_blocks=(1, 1, 1), lightweight=True
-    ),
+    KBNetSSizes(width=16, encoder_blocks=(1, 1, 2), middle_blocks=2, decoder_blocks=(1, 1, 1), lightweight=True),
     KBNetSSizes(width=8, encoder_blocks=(1, 1), middle_blocks=1, decoder_blocks=(1, 1), ffn_scale=1.5),
     KBNetSSizes(
         width=32,
@@ -46,9 +44,7 @@ ODD_S = [
         lightweight=True,
         ffn_scale=1.5,
     ),
-    KBNetSSizes(
-        image_channels=4, width=8, encoder_blocks=(2,), middle_blocks=1, decoder_blocks=(1,), ffn_scale=3.0
-    ),
+    KBNetSSizes(image_channels=4, width=8, encoder_blocks=(2,), middle_blocks=1, decoder_blocks=(1,), ffn_scale=3.0),
 ]
 ODD_L = [
     KBNetLSizes(width=24, blocks=(1, 1, 1, 1), refinement_blocks=1),
@@ -65,7 +61,7 @@ ODD_L = [
 ]
 
 
-def ours(sizes: KBNetSSizes | KBNetLSizes) -> nn.Module:
+def ours(sizes: KBNetSSizes | KBNetLSizes) -> KBNetS | KBNetL:
     network = KBNetS(sizes) if isinstance(sizes, KBNetSSizes) else KBNetL(sizes)
     return network.eval()
 
@@ -99,9 +95,7 @@ def test_published_configurations_have_the_published_names_and_shapes(
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("sizes", [*ODD_S, *ODD_L], ids=str)
-def test_odd_configurations_give_the_published_values(
-    sizes: KBNetSSizes | KBNetLSizes, dtype: torch.dtype
-) -> None:
+def test_odd_configurations_give_the_published_values(sizes: KBNetSSizes | KBNetLSizes, dtype: torch.dtype) -> None:
     theirs = published(sizes).to(dtype)
     randomise(theirs, seed=1)
     own = ours(sizes).to(dtype)
@@ -158,7 +152,4 @@ def test_golden_vectors_of_the_published_code(
         answer = network(golden_picture(1, *shape))[0]
     got = (answer.mean(), answer.std(correction=0), answer[0, 0, 0], answer[-1, -1, -1], answer[0, 5, 7])
     # 1e-6: the vectors were computed with mixed care for their last digits.
-    assert (
-        torch.tensor(got, dtype=torch.float64).sub(torch.tensor(expected, dtype=torch.float64)).abs().max()
-        < 1e-6
-    )
+    assert torch.tensor(got, dtype=torch.float64).sub(torch.tensor(expected, dtype=torch.float64)).abs().max() < 1e-6

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kbnet_cli.kernels import plain
+from kbnet_cli.kernels import compiled, plain
 
 
 def kernel_basis_attention(
@@ -26,7 +26,15 @@ def kernel_basis_attention(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         answer: Tensor = BandedAttention.apply(*inputs, group_size)
         return answer
-    return plain.kernel_basis_attention(*inputs, group_size=group_size)
+    form = compiled if _compiled_fits(inputs) else plain
+    return form.kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
+
+
+def _compiled_fits(inputs: tuple[Tensor, ...]) -> bool:
+    """Say whether the compiled form is there and can take these tensors."""
+    return compiled.available() and all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in inputs
+    )
 
 
 class BandedAttention(torch.autograd.Function):
@@ -38,29 +46,48 @@ class BandedAttention(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(features, attention, weight, bias)
         ctx.group_size = group_size
-        return plain.kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
+        return kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        features, attention, weight, bias = (tensor.detach() for tensor in ctx.saved_tensors)
-        batch, channels, height, width = features.shape
-        rows = plain.band_height(batch=batch, width=width, channels=channels, bases=attention.shape[1])
-        totals = [torch.zeros_like(tensor) for tensor in (features, attention, weight, bias)]
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            above, below = max(top - 1, 0), min(bottom + 1, height)
-            # The rows of the halo belong to the neighbours: their coefficients are not part of this band.
-            band = [features[:, :, above:below], attention[:, :, above:below], weight, bias]
-            with torch.enable_grad():
-                leaves = [tensor.requires_grad_() for tensor in (t.clone() for t in band)]
-                answer = plain.kernel_basis_attention(
-                    leaves[0], leaves[1], leaves[2], leaves[3], group_size=ctx.group_size, rows=below - above
-                )
-                own = answer[:, :, top - above : bottom - above]
-            parts = torch.autograd.grad(own, leaves, gradient[:, :, top:bottom])
-            totals[0][:, :, above:below] += parts[0]
-            totals[1][:, :, above:below] += parts[1]
-            totals[2] += parts[2]
-            totals[3] += parts[3]
-        needed = ctx.needs_input_grad
-        return (*(total if need else None for total, need in zip(totals, needed, strict=False)), None)
+        inputs: tuple[Tensor, Tensor, Tensor, Tensor] = ctx.saved_tensors
+        form = compiled.gradients if _compiled_fits((*inputs, gradient)) else plain_gradients
+        found = form(gradient, *inputs, group_size=ctx.group_size)
+        return (*(one if need else None for one, need in zip(found, ctx.needs_input_grad[:4], strict=True)), None)
+
+
+def plain_gradients(
+    gradient: Float[Tensor, "b c h w"],
+    features: Float[Tensor, "b c h w"],
+    attention: Float[Tensor, "b n h w"],
+    weight: Float[Tensor, "1 n k"],
+    bias: Float[Tensor, "1 n c"],
+    *,
+    group_size: int,
+    rows: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of features, attention, weight and bias, given that of the answer, band by band.
+
+    `rows` is a band's height, as in `plain.kernel_basis_attention`; the result does not depend on it.
+    """
+    inputs = [tensor.detach() for tensor in (features, attention, weight, bias)]
+    batch, channels, height, width = features.shape
+    rows = rows or plain.band_height(batch=batch, width=width, channels=channels, bases=attention.shape[1])
+    totals = [torch.zeros_like(tensor) for tensor in inputs]
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        above, below = max(top - 1, 0), min(bottom + 1, height)
+        # The rows of the halo belong to the neighbours: their coefficients are not part of this band.
+        band = [inputs[0][:, :, above:below], inputs[1][:, :, above:below], *inputs[2:]]
+        with torch.enable_grad():
+            leaves = [tensor.clone().requires_grad_() for tensor in band]
+            answer = plain.kernel_basis_attention(
+                leaves[0], leaves[1], leaves[2], leaves[3], group_size=group_size, rows=below - above
+            )
+            own = answer[:, :, top - above : bottom - above]
+        parts = torch.autograd.grad(own, leaves, gradient[:, :, top:bottom])
+        totals[0][:, :, above:below] += parts[0]
+        totals[1][:, :, above:below] += parts[1]
+        totals[2] += parts[2]
+        totals[3] += parts[3]
+    return totals[0], totals[1], totals[2], totals[3]

@@ -120,7 +120,7 @@ class KBNetL(nn.Module):
 
     size_multiple = 8
 
-    def __init__(self, sizes: KBNetLSizes = KBNetLSizes()) -> None:  # noqa: B008 - frozen
+    def __init__(self, sizes: KBNetLSizes = KBNetLSizes()) -> None:
         super().__init__()
         self.sizes = sizes
         width, bias = sizes.width, sizes.bias

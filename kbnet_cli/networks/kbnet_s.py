@@ -50,7 +50,8 @@ class KBBlock(BasisAttention):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         features = features + self.branches(self.norm1(features)) * self.beta
-        return features + self.conv5(self.gate(self.conv4(self.norm2(features)))) * self.gamma
+        answer: Tensor = features + self.conv5(self.gate(self.conv4(self.norm2(features)))) * self.gamma
+        return answer
 
     def branches(self, normal: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Multiply the dynamic branch by the invariant and the global one, and mix the channels."""
@@ -66,7 +67,7 @@ class KBNetS(nn.Module):
     that is no multiple of `size_multiple` is padded with zeros at the right and bottom, as published.
     """
 
-    def __init__(self, sizes: KBNetSSizes = KBNetSSizes()) -> None:  # noqa: B008 - frozen
+    def __init__(self, sizes: KBNetSSizes = KBNetSSizes()) -> None:
         super().__init__()
         self.sizes = sizes
         channels = sizes.width

@@ -1,0 +1,113 @@
+"""How progress, warnings, errors and tables look on stderr. Nothing here decides anything."""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from kbnet_cli.errors import KBNetError
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def error(problem: KBNetError, *, cause: BaseException | None = None) -> None:
+    """Print an error as one line of message and one of hint; with a traceback if its cause is given."""
+    if cause is not None:
+        stderr.print("".join(traceback.format_exception(cause)), markup=False)
+    stderr.print(f"[bold red]error:[/] {escape(one_line(problem.message))}")
+    if problem.hint:
+        stderr.print(f"[bold cyan]hint:[/] {escape(one_line(problem.hint))}")
+
+
+def warning(text: str) -> None:
+    """Print a warning a user can act on."""
+    stderr.print(f"[bold yellow]warning:[/] {escape(one_line(text))}")
+
+
+def note(text: str) -> None:
+    """Print a line that tells what was done."""
+    stderr.print(escape(one_line(text)))
+
+
+def one_line(text: str) -> str:
+    """Show what would break a line or move the cursor, in a file's name say, as a terminal-safe escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class Speed(ProgressColumn):
+    """Megapixels a second over the tiles done so far."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed, or nothing until the first tile is done."""
+        megapixels = task.fields.get("megapixels", 0.0)
+        if not task.completed or not task.total or not task.elapsed:
+            return Text("")
+        return Text(f"{megapixels * task.completed / task.total / task.elapsed:.2f} MP/s")
+
+
+class Reporter:
+    """Show one bar a photo: tiles done, megapixels a second, time left. Silent where stderr is no terminal."""
+
+    def __init__(self, progress: Progress | None, photos: int) -> None:
+        self._progress = progress
+        self._photos = photos
+        self._number = 0
+
+    def photo(self, name: str, megapixels: float) -> Callable[[int, int], None] | None:
+        """Begin the bar of a photo and return what its tiles are told to."""
+        self._number += 1
+        progress = self._progress
+        if progress is None:
+            return None
+        for task in progress.task_ids:
+            progress.remove_task(task)
+        count = f"[{self._number}/{self._photos}] " if self._photos > 1 else ""
+        task = progress.add_task(escape(count + one_line(name)), total=None, megapixels=megapixels)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return advance
+
+
+@contextlib.contextmanager
+def reporting(photos: int, *, quiet: bool) -> Iterator[Reporter]:
+    """Show progress while the block runs."""
+    if quiet or not sys.stderr.isatty():
+        yield Reporter(None, photos)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tiles"),
+        Speed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, transient=True) as progress:
+        yield Reporter(progress, photos)
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: 0.8 s, 42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,66 @@
+"""What a restoration will take, before it is done: tiles, memory, time. The numbers of --dry-run."""
+
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kbnet_cli.engine import Engine
+from kbnet_cli.photo import Photo
+from kbnet_cli.restore import Restoration, channel_groups, plan
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One tile, done for its time and memory."""
+
+    seconds_a_tile: float
+    peak_bytes: int
+    """Peak memory of the whole program with the weights loaded and one tile done; 0 where the system does not tell."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one photo will take."""
+
+    tiles: int
+    tile_size: tuple[int, int]
+    memory_bytes: int
+    seconds: float
+
+
+def probe(engine: Engine, settings: Restoration) -> Probe:
+    """Run a tile of noise three times and take the fastest: the first also pays for set-up."""
+    noise = np.random.default_rng(0).random((1, settings.tile, settings.tile, engine.image_channels))
+    tile = noise.astype(np.float32)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        engine.residual(tile)
+        seconds.append(time.perf_counter() - started)
+    return Probe(min(seconds), peak_memory_bytes())
+
+
+def forecast(photo: Photo, engine: Engine, settings: Restoration, measured: Probe) -> Forecast:
+    """Tell what a photo will take: the probe's tile times its tiles, and what holds it, its result and one strip."""
+    layout = plan(photo, engine, settings)
+    passes = 0 if settings.strength == 0 else len(channel_groups(photo.pixels.shape[2], engine.image_channels))
+    count = layout.tiles * passes
+    area = layout.rows.tile * layout.columns.tile / settings.tile**2
+    strip_bytes = 4 * 3 * layout.rows.tile * (layout.columns.length + layout.columns.tile)
+    held = 2 * photo.pixels.nbytes + (0 if photo.alpha is None else photo.alpha.nbytes)
+    file_bytes = 0 if photo.origin is None else 2 * len(photo.origin.data)
+    memory = measured.peak_bytes + held + strip_bytes + file_bytes
+    size = (layout.rows.tile, layout.columns.tile)
+    return Forecast(count, size, memory, count * area * measured.seconds_a_tile)
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak memory of this process so far, or 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,107 @@
+"""The pipeline: a photo in, a restored photo out. The only module that knows the order of its steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from kbnet_cli import tiles
+from kbnet_cli.colour import add_display, to_display, transfer_of
+from kbnet_cli.engine import Engine
+from kbnet_cli.photo import Photo, Transfer
+
+Group = tuple[int, ...]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """How a photo is to be restored: each of these changes pixels, and each is an option a user can see."""
+
+    tile: int
+    overlap: int
+    strength: float = 1.0
+    """1 is the network's answer, 0 is the input."""
+    transfer: Literal["auto"] | Transfer = "auto"
+
+
+def restore(
+    photo: Photo,
+    engine: Engine,
+    settings: Restoration,
+    *,
+    progress: Progress | None = None,
+) -> Photo:
+    """Return the photo with the network's residual added, in its own type, depth and colour space.
+
+    The answer is `in + strength · (network(limit(in)) - limit(in))` on display-encoded values. Strength 0 goes past
+    colour and network and is the input to the bit. Alpha and metadata are carried over untouched. `progress` is told
+    (tiles done, tiles in all).
+    """
+    if settings.strength == 0:
+        return photo
+    transfer = transfer_of(photo) if settings.transfer == "auto" else settings.transfer
+    layout = plan(photo, engine, settings)
+    groups = channel_groups(photo.pixels.shape[2], engine.image_channels)
+    restored = np.empty_like(photo.pixels)
+    for number, group in enumerate(groups):
+        tiles.run(
+            layout,
+            read=partial(_read, photo, group, transfer),
+            answer=engine.residual,
+            write=partial(_write, photo, group, transfer, settings.strength, restored),
+            progress=progress and partial(_report, progress, number, len(groups)),
+        )
+    return photo.with_pixels(restored)
+
+
+def _read(
+    photo: Photo, group: Group, transfer: Transfer, rows: tiles.Indices, columns: tiles.Indices
+) -> Float32[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 1"]:
+    return to_display(photo.pixels[np.ix_(rows, columns, np.array(group))], white=photo.white, transfer=transfer)
+
+
+def _write(
+    photo: Photo,
+    group: Group,
+    transfer: Transfer,
+    strength: float,
+    restored: Shaped[np.ndarray, "h w c"],
+    top: int,
+    residual: Float32[np.ndarray, "rows w k"],
+) -> None:
+    if len(set(group)) < len(group):
+        # Equal channels went in; what came out is averaged back.
+        residual = residual.mean(axis=2, keepdims=True, dtype=np.float32)
+    here = np.s_[top : top + residual.shape[0], :, group[0] : group[-1] + 1]
+    residual = residual * np.float32(strength)
+    restored[here] = add_display(photo.pixels[here], residual, white=photo.white, transfer=transfer)
+
+
+def _report(progress: Progress, number: int, passes: int, done: int, tiles_of_pass: int) -> None:
+    progress(number * tiles_of_pass + done, passes * tiles_of_pass)
+
+
+def plan(photo: Photo, engine: Engine, settings: Restoration) -> tiles.Plan:
+    """Return the tiles that a photo is cut into.
+
+    Raises:
+        UsageError: the tile or overlap does not fit the weights.
+    """
+    return tiles.plan(photo.size, tile=settings.tile, overlap=settings.overlap, multiple=engine.size_multiple)
+
+
+def channel_groups(channels: int, image_channels: int) -> list[Group]:
+    """Tell which channels go to the network together, for a photo of 1, 3 or 4 channels.
+
+    A grey network takes each channel by itself. A colour network takes three: RGB as they are, a grey channel three
+    times, CMYK as CMY together and K three times.
+    """
+    if image_channels == 1:
+        return [(channel,) for channel in range(channels)]
+    if channels == 1:
+        return [(0, 0, 0)]
+    return [(0, 1, 2), *((channel,) * 3 for channel in range(3, channels))]

@@ -1,0 +1,153 @@
+"""Pure geometry: how a picture of any size becomes tiles of a legal size, and tiles a picture without a seam."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from kbnet_cli.errors import UsageError
+
+Indices = Int[np.ndarray, " n"]
+Read = Callable[[Indices, Indices], Float32[np.ndarray, "h w c"]]
+Answer = Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b h w c"]]
+Write = Callable[[int, Float32[np.ndarray, "h w c"]], None]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The tiles along one side of a picture: all of one size, evenly spaced, the ends reaching over the border."""
+
+    length: int
+    tile: int
+    overlap: int
+    starts: tuple[int, ...]
+    """Where each tile begins. Before 0 and behind `length` the picture is reflected."""
+
+    def indices(self, start: int) -> Indices:
+        """Return which row or column of the picture each of a tile's shows, reflected as often as needed."""
+        if self.length == 1:
+            return np.zeros(self.tile, dtype=np.int64)
+        period = 2 * (self.length - 1)
+        position = np.abs(np.arange(start, start + self.tile)) % period
+        return np.minimum(position, period - position)
+
+    @cached_property
+    def weights(self) -> tuple[Float32[np.ndarray, " tile"], ...]:
+        """How much each tile counts at each of its positions: over all tiles they sum to one everywhere."""
+        ramp = np.sin((np.arange(self.overlap) + 0.5) / max(1, self.overlap) * np.pi / 2) ** 2
+        window = np.ones(self.tile)
+        window[: self.overlap] = ramp
+        window[self.tile - self.overlap :] *= ramp[::-1]
+        total = np.zeros(self.starts[-1] - self.starts[0] + self.tile)
+        offsets = [start - self.starts[0] for start in self.starts]
+        for offset in offsets:
+            total[offset : offset + self.tile] += window
+        return tuple((window / total[o : o + self.tile]).astype(np.float32) for o in offsets)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which tiles a picture is cut into."""
+
+    rows: Axis
+    columns: Axis
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles there are."""
+        return len(self.rows.starts) * len(self.columns.starts)
+
+
+def plan(size: tuple[int, int], *, tile: int, overlap: int, multiple: int) -> Plan:
+    """Cut a picture of (height, width) into tiles of a legal size.
+
+    A picture that fits one tile goes whole; where its size is no multiple of `multiple` it is reflected up to the next
+    at the right and bottom. A larger one is cut into tiles of exactly `tile`, since what a network makes of a pixel
+    depends on its whole tile, evenly spaced so that they overlap by at least `overlap`, and reflected by half of that
+    beyond the outer edges, so that no pixel of the picture stands where the network pads with zeros.
+
+    Raises:
+        UsageError: `tile` is no multiple of `multiple`, or `overlap` is negative or over half the tile.
+    """
+    if tile < multiple or tile % multiple:
+        nearest = max(multiple, round(tile / multiple) * multiple)
+        raise UsageError(
+            f"a tile of {tile} pixels does not fit these weights: expected a multiple of {multiple}",
+            hint=f"use --tile {nearest}",
+        )
+    if not 0 <= overlap <= tile // 2:
+        raise UsageError(
+            f"an overlap of {overlap} pixels does not fit tiles of {tile}: expected 0 to {tile // 2}",
+            hint=f"use --overlap {min(max(overlap, 0), tile // 2)}",
+        )
+    height, width = size
+    return Plan(*(plan_axis(n, tile=tile, overlap=overlap, multiple=multiple) for n in (height, width)))
+
+
+def plan_axis(length: int, *, tile: int, overlap: int, multiple: int) -> Axis:
+    """Place tiles along one side of a picture."""
+    if length <= tile:
+        return Axis(length, -(-length // multiple) * multiple, 0, (0,))
+    border = overlap // 2
+    first, last = -border, length + border - tile
+    count = 1 + max(1, -(-(last - first) // (tile - overlap)))
+    starts = tuple(first + round(k * (last - first) / (count - 1)) for k in range(count))
+    return Axis(length, tile, overlap, starts)
+
+
+def default_overlap(tile: int) -> int:
+    """Return an eighth of the tile, at least 16: wide enough that no seam shows, without much work done twice."""
+    return min(tile // 2, max(16, tile // 8))
+
+
+def run(
+    layout: Plan,
+    *,
+    read: Read,
+    answer: Answer,
+    write: Write,
+    batch: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Send a picture through `answer` tile by tile and blend what comes back.
+
+    Args:
+        layout: the tiles.
+        read: gives the pixels at some rows and columns, (height, width, channels).
+        answer: maps up to `batch` tiles (batch, height, width, channels) to as many of the same shape.
+        write: takes finished rows, as (first row, values); called from top to bottom, each row once.
+        batch: how many tiles of one row of tiles go to `answer` at once.
+        progress: told (tiles done, tiles in all) after each batch.
+
+    At any time only one row of tiles is held, whatever the height of the picture.
+    """
+    rows, columns = layout.rows, layout.columns
+    left = columns.starts[0]
+    right = columns.starts[-1] + columns.tile
+    strip: Float32[np.ndarray, "h w c"] | None = None
+    done = 0
+    for k, top in enumerate(rows.starts):
+        row_indices = rows.indices(top)
+        for first in range(0, len(columns.starts), batch):
+            chosen = range(first, min(first + batch, len(columns.starts)))
+            tiles = np.stack([read(row_indices, columns.indices(columns.starts[j])) for j in chosen])
+            answers = answer(tiles)
+            if strip is None:
+                strip = np.zeros((rows.tile, right - left, tiles.shape[-1]), dtype=np.float32)
+            for j, values in zip(chosen, answers, strict=True):
+                offset = columns.starts[j] - left
+                weight = rows.weights[k][:, None, None] * columns.weights[j][None, :, None]
+                strip[:, offset : offset + columns.tile] += values * weight
+            done += len(chosen)
+            if progress is not None:
+                progress(done, layout.tiles)
+        assert strip is not None
+        finished = rows.starts[k + 1] - top if k + 1 < len(rows.starts) else rows.tile
+        inside = slice(max(0, -top), min(finished, rows.length - top))
+        if inside.start < inside.stop:
+            write(top + inside.start, strip[inside, -left : -left + columns.length])
+        # What is left begins the next row of tiles.
+        strip[: rows.tile - finished] = strip[finished:].copy()
+        strip[rows.tile - finished :] = 0
