@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help="Photos, folders with -r, or - for standard input.")
+    list[Path], typer.Argument(metavar="INPUT", help="Photos, folders with -r, or - for standard input.")
 ]
 Output = Annotated[
     str | None,
@@ -89,6 +89,7 @@ DONE = {"denoise": "denoised", "derain": "derained", "deblur": "deblurred"}
 
 DENOISE = """Take noise out of photos.
 
+\b
     kbnet denoise photo.jpg
     kbnet denoise scans/ -r -o clean/ --format png
     kbnet denoise - -o - < in.png > out.png
@@ -99,12 +100,14 @@ failed, 2 wrong usage, weights or device, 130 interrupted, 143 terminated.
 """
 DERAIN = """Take rain out of photos.
 
+\b
     kbnet derain street.jpg -w derain.pth
 
 No weights for rain come with kbnet yet: give a KBNet checkpoint with -w. Everything else is as in kbnet denoise.
 """
 DEBLUR = """Take defocus blur out of photos.
 
+\b
     kbnet deblur portrait.jpg -w defocus.pth
 
 No weights for blur come with kbnet yet: give a KBNet checkpoint with -w. Everything else is as in kbnet denoise.
@@ -191,7 +194,7 @@ app.command("derain", help=DERAIN)(_verb("derain"))
 app.command("deblur", help=DEBLUR)(_verb("deblur"))
 
 
-def _show_version(wanted: bool) -> None:
+def _show_version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"kbnet {__version__}")
         raise typer.Exit
@@ -200,9 +203,9 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def kbnet(
     version: Annotated[
-        bool,
+        bool | None,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
+    ] = None,
 ) -> None:
     """Take noise, rain and blur out of photographs on your own computer, and nothing else."""
 

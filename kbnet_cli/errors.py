@@ -10,7 +10,7 @@ KBNetError                 message, hint, code, exit_code
     └── OutputError        exists, not writable, disk full
 
 A message is one line in lower case that names the file and says what was got and what was expected; a hint is one
-line that says how to go on.
+line that says how to go on. A class has a usual hint, for where nothing better is known.
 """
 
 
@@ -19,11 +19,12 @@ class KBNetError(Exception):
 
     code = "error"
     exit_code = 1
+    usual_hint = "run again with -v to see more"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.usual_hint
 
 
 class UsageError(KBNetError):
@@ -31,6 +32,7 @@ class UsageError(KBNetError):
 
     code = "usage"
     exit_code = 2
+    usual_hint = "see kbnet --help"
 
 
 class WeightsError(KBNetError):
@@ -38,6 +40,7 @@ class WeightsError(KBNetError):
 
     code = "weights"
     exit_code = 2
+    usual_hint = "see which weights there are in the README"
 
 
 class DeviceError(KBNetError):
@@ -45,6 +48,7 @@ class DeviceError(KBNetError):
 
     code = "device"
     exit_code = 2
+    usual_hint = "use --device auto and --precision auto"
 
 
 class PhotoError(KBNetError):
@@ -57,15 +61,18 @@ class InputError(PhotoError):
     """Say that an input is missing, unreadable or no picture."""
 
     code = "input"
+    usual_hint = "open it in another program, or copy it again from where it came"
 
 
 class UnsupportedError(PhotoError):
     """Say that a picture holds what could not be written back."""
 
     code = "unsupported"
+    usual_hint = "save it as PNG or TIFF in another program first"
 
 
 class OutputError(PhotoError):
     """Say that an output exists or cannot be written."""
 
     code = "output"
+    usual_hint = "check the folder, its permissions and the free space"

@@ -9,7 +9,8 @@ from jaxtyping import Float32, Int
 
 from kbnet_cli.errors import UsageError
 
-Indices = Int[np.ndarray, " n"]
+Indices = Int[np.ndarray, "_"]
+"""Rows or columns of a picture."""
 Read = Callable[[Indices, Indices], Float32[np.ndarray, "h w c"]]
 Answer = Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b h w c"]]
 Write = Callable[[int, Float32[np.ndarray, "h w c"]], None]

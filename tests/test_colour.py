@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from jaxtyping import Shaped
 from PIL import ImageCms
 
 from kbnet_cli.colour import add_display, profile_is_linear, srgb_decode, srgb_encode, to_display, transfer_of
@@ -26,7 +27,9 @@ def test_srgb_curve_has_the_standards_values_and_is_its_own_inverse() -> None:
 )
 def test_a_residual_of_zero_gives_back_every_sample(transfer: str, dtype: type, white: float) -> None:
     top = 4.0 if dtype is np.float32 else white
-    samples = np.linspace(-1.0 if dtype is np.float32 else 0, top, 70000).astype(dtype).reshape(100, 700, 1)
+    samples: Shaped[np.ndarray, "h w c"] = (
+        np.linspace(-1.0 if dtype is np.float32 else 0, top, 70000).astype(dtype).reshape(100, 700, 1)
+    )
     zero = np.zeros(samples.shape, np.float32)
     again = add_display(samples, zero, white=white, transfer=transfer)  # type: ignore[arg-type]
     np.testing.assert_array_equal(again, samples)

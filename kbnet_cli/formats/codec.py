@@ -3,7 +3,7 @@
 import importlib
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -55,7 +55,9 @@ FORMATS: tuple[Format, ...] = (
     Format("avif", ("avif",), "AVIF", "avif", depths=(8, 10, 12), alpha=True),
     Format("jxl", ("jxl",), "JPEG XL", "jxl", depths=(8, 10, 12, 16, 32), alpha=True),
     Format("heic", ("heic", "heif", "hif"), "HEIC", "heic"),
-    Format("ppm", ("ppm", "pgm", "pnm", "pam"), "PPM", "ppm", depths=(8, 16), lossless=True, blocks=()),
+    Format(
+        "ppm", ("ppm", "pgm", "pnm", "pam"), "PPM", "ppm", depths=(8, 10, 12, 16), alpha=True, lossless=True, blocks=(),
+    ),
     Format(
         "raw",
         ("dng", "cr2", "cr3", "crw", "nef", "nrw", "arw", "sr2", "srf", "raf", "orf", "rw2", "rwl", "pef", "srw", "kdc",
@@ -75,6 +77,7 @@ class Encoded:
     notes: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Codec(Protocol):
     """What each module of a format offers; those that are only read have no `encode`."""
 
@@ -154,10 +157,9 @@ def format_named(name: str) -> Format:
     return found
 
 
-def natural_output(photo: Photo) -> str:
-    """Name the format to write where nobody asked for one: the photo's own if it is written, else TIFF."""
-    own = _BY_NAME.get(photo.origin.format) if photo.origin is not None else None
-    return own.name if own is not None and own.written else "tif"
+def natural_output(kind: str) -> str:
+    """Name the format to write where nobody asked for one: the input's own if it is written, else TIFF."""
+    return kind if _BY_NAME[kind].written else "tif"
 
 
 def _codec(format: Format) -> Codec:

@@ -31,13 +31,26 @@ COLOUR_SPACE = 40961
 
 DESCRIPTIVE = frozenset(
     {269, 270, 271, 272, 274, 282, 283, 285, 296, 297, 305, 306, 315, 316, 318, 319}  # TIFF 6.0
-    | {18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095}  # ratings, copyright, Windows' titles
-    | {33434, 33437, 34850, 34852, 34855, 36867, 37377, 37378, 37380, 37381, 37383, 37384, 37385, 37386}  # TIFF/EP
-    | {37393, 37396, 37397, 42016, 42032, 42033, 42034, 42035, 42036, 42037}
+    | {
+        18246,
+        18249,
+        33432,
+        37393,
+        40091,
+        40092,
+        40093,
+        40094,
+        40095,
+    }  # ratings, copyright, image number, Windows' titles
     | {50708, 50735, 50736, 50827, 51041}  # DNG: camera, serial number, lens, original name, noise profile
 )
 """Tags of the first directory that speak of the photo and not of how its samples are stored."""
 
+TAKEN = frozenset(
+    {33434, 33437, 34850, 34852, 34855, 36867, 37377, 37378, 37379, 37380, 37381, 37382, 37383, 37384, 37385, 37386}
+    | {37396, 37397, 41486, 41487, 41488, 41493, 41495, 42016, 42032, 42033, 42034, 42035, 42036, 42037}
+)
+"""Tags of the exposure, the lens and the camera's body."""
 _UNITS = {3: 2, 8: 2, 4: 4, 9: 4, 13: 4, 5: 4, 10: 4, 11: 4, 12: 8}  # bytes that swap together; 1 for all others
 _CLASSIC_TYPES = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 129})
 _MOST_PIN = 60_000
@@ -110,12 +123,15 @@ def describe(data: bytes, directory: Directory) -> Description:
     exif = _below(data, layout, directory, EXIF_POINTER)
     interop = _below(data, layout, exif, INTEROP_POINTER) if exif else None
     gps = _below(data, layout, directory, GPS_POINTER)
+    taken = portable(entry for entry in exif.entries if entry.tag != INTEROP_POINTER) if exif else ()
+    known = {entry.tag for entry in taken}
     return Description(
         layout.order,
-        image=_portable(entry for entry in directory.entries if entry.tag in DESCRIPTIVE),
-        exif=_portable(entry for entry in exif.entries if entry.tag != INTEROP_POINTER) if exif else (),
-        gps=_portable(gps.entries) if gps else (),
-        interop=_portable(interop.entries) if interop else (),
+        image=portable(entry for entry in directory.entries if entry.tag in DESCRIPTIVE),
+        # TIFF/EP puts into the first directory what EXIF has in its own, and other formats' readers look there alone.
+        exif=taken + portable(e for e in directory.entries if e.tag in TAKEN and e.tag not in known),
+        gps=portable(gps.entries) if gps else (),
+        interop=portable(interop.entries) if interop else (),
     )
 
 
@@ -135,8 +151,9 @@ def pack(description: Description) -> bytes:
     note = next((entry for entry in description.exif if entry.tag == MAKER_NOTE), None)
     base = header(layout, 8)
     arena = Arena(base, layout)
-    room = directory_bytes(layout, len(description.image) + 2)
-    if note and note.value and note.offset and 8 + room <= note.offset <= _MOST_PIN:
+    pointers = bool(description.exif or description.interop) + bool(description.gps)
+    room = directory_bytes(layout, len(description.image) + pointers)
+    if note and note.value and note.offset and 8 <= note.offset <= _MOST_PIN:
         arena = Arena(base.ljust(note.offset, b"\0") + note.value, layout, [(8, note.offset)])
         pinned = replace(note, stored=layout.pack_offset(note.offset))
         exif = tuple(pinned if entry is note else entry for entry in description.exif)
@@ -144,6 +161,7 @@ def pack(description: Description) -> bytes:
     first = arena.reserve(room)
     entries = tuple(map(arena.settle, plant(arena, description)))
     arena.write(first, pack_directory(layout, entries, 0))
+    arena.write(0, header(layout, first))
     return arena.to_bytes()
 
 
@@ -184,7 +202,8 @@ def _below(data: bytes, layout: Layout, directory: Directory, tag: int) -> Direc
         return None
 
 
-def _portable(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def portable(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the entries that can stand in another stream."""
     return tuple(
         replace(entry, stored=None) for entry in entries if entry.value is not None and entry.type in _CLASSIC_TYPES
     )

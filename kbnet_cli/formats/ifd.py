@@ -152,9 +152,7 @@ def read_directory(data: bytes, layout: Layout, offset: int, link: int = 0) -> D
     end = start + count * layout.entry_bytes
     if end > len(data):
         raise InputError(f"a TIFF directory of {count} entries ends at byte {end}, but the file has {len(data)}")
-    entries = tuple(
-        _read_entry(data, layout, position) for position in range(start, end, layout.entry_bytes)
-    )
+    entries = tuple(_read_entry(data, layout, position) for position in range(start, end, layout.entry_bytes))
     # Some EXIF writers leave out the offset of the next directory at the very end of a block.
     follows = end + layout.offset_bytes <= len(data)
     return Directory(offset, entries, layout.unpack_offset(data, end) if follows else 0, link)
@@ -185,9 +183,7 @@ def pack_directory(layout: Layout, entries: tuple[Entry, ...], next_offset: int)
     parts = [layout.pack_count(len(entries))]
     for entry in sorted(entries, key=lambda each: each.tag):
         assert entry.stored is not None
-        head = struct.pack(
-            layout.order + ("HHQ" if layout.big else "HHI"), entry.tag, entry.type, entry.count
-        )
+        head = struct.pack(layout.order + ("HHQ" if layout.big else "HHI"), entry.tag, entry.type, entry.count)
         parts += [head, entry.stored]
     return b"".join([*parts, layout.pack_offset(next_offset)])
 

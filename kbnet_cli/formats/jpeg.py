@@ -1,6 +1,7 @@
 """JPEG: 8-bit grey, RGB and CMYK, and the rarer 12-bit and lossless kinds."""
 
 import re
+from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
@@ -49,7 +50,7 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
         depth=depth,
         metadata=found.metadata,
         origin=Origin("jpg", data, lossless=frame.lossless),
-        notes=found.notes + _notes(structure),
+        notes=(*found.notes, *_notes(structure)),
     )
 
 
@@ -97,12 +98,9 @@ def _decompress(data: bytes, structure: Structure, colour: ColourModel) -> Shape
 
 def _without_metadata(data: bytes, structure: Structure) -> bytes:
     """Return what a decoder needs and no more, so that what it complains about is the picture."""
-    pieces, at = [], 0
-    for segment in structure.segments:
-        if segment.marker not in (APP0, APP14):
-            pieces.append(data[at : segment.offset])
-            at = segment.offset + 4 + len(segment.payload)
-    return b"".join([*pieces, data[at : structure.end]])
+    # JFIF and Adobe say how the components are to be understood.
+    heads = [segment.to_bytes() for segment in structure.segments if segment.marker in (APP0, APP14)]
+    return b"".join([data[:2], *heads, *(data[begin:end] for begin, end in structure.coded)])
 
 
 def _is_padding(message: str, stream: bytes) -> bool:
@@ -226,7 +224,8 @@ def _inverted(pixels: Shaped[np.ndarray, "h w c"], depth: Depth) -> Shaped[np.nd
     return (pixels.dtype.type(2**depth - 1) - pixels).astype(pixels.dtype)
 
 
-def _notes(structure: Structure) -> tuple[str, ...]:
+def _notes(structure: Structure) -> Iterator[str]:
     if any(s.marker == APP11 and b"jumb" in s.payload[:32] for s in structure.segments):
-        return ("the content credentials (C2PA) come along, but are signed for other pixels",)
-    return ()
+        yield "the content credentials (C2PA) come along, but are signed for other pixels"
+    if structure.stray_bytes:
+        yield f"{structure.stray_bytes} bytes that belong to no part of the JPEG file are left out"

@@ -59,8 +59,16 @@ class Structure:
     segments: tuple[Segment, ...]
     """Application segments and comments, in order, wherever they stand."""
     frame: Frame
+    coded: tuple[tuple[int, int], ...]
+    """Where the parts stand that say how the picture is coded, from begin to end."""
     end: int
     """The offset behind the end-of-image marker; what follows belongs to nobody here."""
+
+    @property
+    def stray_bytes(self) -> int:
+        """How many bytes belong to no segment: most often the rest of one whose length is wrong."""
+        known = sum(end - begin for begin, end in self.coded) + sum(4 + len(s.payload) for s in self.segments)
+        return self.end - 2 - known
 
 
 def parse(data: bytes) -> Structure:
@@ -71,6 +79,7 @@ def parse(data: bytes) -> Structure:
     """
     segments: list[Segment] = []
     frame: Frame | None = None
+    coded: list[tuple[int, int]] = []
     scans = 0
     at = 2
     while True:
@@ -80,12 +89,14 @@ def parse(data: bytes) -> Structure:
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             at += 2
             continue
+        begin = at
         payload = _payload(data, at, marker)
         segment = Segment(marker, payload, at)
         at += 4 + len(payload)
         if segment.carried:
             segments.append(segment)
-        elif marker in _FRAMES and frame is None:
+            continue
+        if marker in _FRAMES and frame is None:
             frame = _frame(segment)
         elif marker == SOS:
             scans += 1
@@ -93,9 +104,11 @@ def parse(data: bytes) -> Structure:
             if found is None:
                 raise _truncated("the picture's data ends without an end-of-image marker")
             at = found.start()
+        coded.append((begin, at))
+    coded.append((at, at + 2))
     if frame is None or scans == 0:
         raise InputError("got a JPEG file without a picture in it")
-    return Structure(tuple(segments), frame, at + 2)
+    return Structure(tuple(segments), frame, tuple(coded), at + 2)
 
 
 def _marker(data: bytes, at: int) -> tuple[int, int]:

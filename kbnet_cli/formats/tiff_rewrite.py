@@ -5,14 +5,18 @@ pointers. So nothing moves: the new strips go where the old ones were as far as 
 and of the photo's directory only the entries that say how samples are stored are replaced.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-from kbnet_cli.formats.arena import Arena, Span
-from kbnet_cli.formats.ifd import Directory, Entry, Layout, read_chain
+from kbnet_cli.errors import InputError
+from kbnet_cli.formats.arena import Arena, Span, directory_bytes
+from kbnet_cli.formats.ifd import Directory, Entry, Layout, Order, read_chain, read_directory
 from kbnet_cli.formats.tiff_structure import YCBCR, File, Structure
 
-_STORAGE = frozenset(
+STORAGE = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 338, 339, 347}
     | set(range(512, 522))  # JPEG as TIFF 6.0 first had it
     | {34676, 50674}  # colour map of other kinds, LERC's parameters
@@ -21,6 +25,10 @@ _STORAGE = frozenset(
 _OF_YCBCR = frozenset({529, 530, 531, 532})
 _OF_DEPTH = frozenset({280, 281, 290, 291, 301, 336, 340, 341})
 """Tags that count in the steps of one depth: smallest and largest sample, response curves, dot range."""
+_DEFAULTS = {266: 1, 284: 1, 317: 1, 339: 1}
+"""What a reader assumes where fill order, planar configuration, predictor or sample format are missing."""
+_POINTERS = (330, 34665, 34853, 40965)
+_MOST_DIRECTORIES = 20_000
 _OFFSETS, _COUNTS = (273, 324), (279, 325)
 
 
@@ -40,7 +48,7 @@ def take_picture(encoded: bytes, layout: Layout) -> Picture:
     tag = next(tag for tag in _OFFSETS if page.find(tag))
     offsets = page.integers(tag, layout.order)
     counts = page.integers(_COUNTS[_OFFSETS.index(tag)], layout.order)
-    entries = (e for e in page.entries if e.tag in _STORAGE and e.tag not in (tag, 274))
+    entries = (e for e in page.entries if e.tag in STORAGE and e.tag not in (tag, 274))
     return Picture(
         segments=tuple(encoded[at : at + size] for at, size in zip(offsets, counts, strict=True)),
         entries=tuple(replace(entry, stored=None) for entry in entries),
@@ -49,30 +57,39 @@ def take_picture(encoded: bytes, layout: Layout) -> Picture:
     )
 
 
-def rewrite(
-    data: bytes, file: File, old: Structure, picture: Picture, changed: dict[int, Entry | None]
-) -> bytes:
-    """Return the file with another picture in the photo's page, and some other entries of it changed or taken away."""
-    directory = file.directory
-    arena = Arena(data, file.layout, _reclaimable(file, old))
-    if len(old.spans) == len(picture.segments) and all(
-        len(segment) == count for segment, count in zip(picture.segments, old.byte_counts, strict=True)
-    ):
+def open_arena(data: bytes, file: File, old: Structure, picture: Picture) -> tuple[Arena, tuple[int, ...]]:
+    """Put a picture into a file, and return the stream with the places of the picture's segments."""
+    free = _reclaimable(data, file, old)
+    sizes = tuple(map(len, picture.segments))
+    if sizes == old.byte_counts and len(free) == len(sizes):
         # The same sizes: each strip goes back to its place, and only the samples differ between the two files.
         arena = Arena(data, file.layout)
         for offset, segment in zip(old.offsets, picture.segments, strict=True):
             arena.write(offset, segment)
-        offsets = old.offsets
-    else:
-        offsets = tuple(arena.put(segment) for segment in picture.segments)
-    dropped = _STORAGE | set(changed)
-    dropped |= _OF_YCBCR if old.photometric == YCBCR else set()
-    dropped |= _OF_DEPTH if picture.bits != directory.integers(258, file.layout.order) else set()
-    kept = [entry for entry in directory.entries if entry.tag not in dropped and _readable(entry)]
+        return arena, old.offsets
+    arena = Arena(data, file.layout, free)
+    return arena, tuple(arena.put(segment) for segment in picture.segments)
+
+
+def replace_page(
+    arena: Arena,
+    file: File,
+    old: Structure,
+    picture: Picture,
+    offsets: tuple[int, ...],
+    changed: dict[int, Entry | None],
+) -> None:
+    """Make the photo's directory speak of another picture, with some other entries changed or, if None, taken away.
+
+    Entries whose values lie outside of the file are left out: they would point into what was added to it.
+    """
+    directory, order = file.directory, file.layout.order
+    dropped = set(changed) | STORAGE | (_OF_YCBCR if old.photometric == YCBCR else set())
+    dropped |= _OF_DEPTH if picture.bits != directory.integers(258, order) else set()
+    kept = [entry for entry in directory.entries if entry.tag not in dropped and entry.value is not None]
     added = [entry for entry in changed.values() if entry is not None]
-    stored = [_reuse(entry, directory) for entry in (*picture.entries, _offsets(picture.offsets_tag, offsets, file.layout))]
-    arena.replace_directory(directory, [*kept, *added, *stored])
-    return arena.to_bytes()
+    storage = (*picture.entries, _offsets(picture.offsets_tag, offsets, file.layout))
+    arena.replace_directory(directory, [*kept, *added, *_stored(directory, storage, order)])
 
 
 def add_page(arena: Arena, picture: Picture, entries: Iterable[Entry]) -> int:
@@ -83,26 +100,59 @@ def add_page(arena: Arena, picture: Picture, entries: Iterable[Entry]) -> int:
 
 def unreadable(directory: Directory) -> tuple[int, ...]:
     """Return the tags whose values lie outside of the file: they would point into what is added to it."""
-    return tuple(entry.tag for entry in directory.entries if not _readable(entry))
-
-
-def _readable(entry: Entry) -> bool:
-    return entry.value is not None
+    return tuple(entry.tag for entry in directory.entries if entry.value is None and entry.tag not in STORAGE)
 
 
 def _offsets(tag: int, offsets: tuple[int, ...], layout: Layout) -> Entry:
-    value = b"".join(map(layout.pack_offset, offsets))
-    return Entry(tag, 16 if layout.big else 4, len(offsets), value)
+    return Entry(tag, 16 if layout.big else 4, len(offsets), b"".join(map(layout.pack_offset, offsets)))
 
 
-def _reuse(entry: Entry, directory: Directory) -> Entry:
-    """Return the directory's own entry where it says the same."""
-    old = directory.find(entry.tag)
-    same = old is not None and (old.type, old.count, old.value) == (entry.type, entry.count, entry.value)
-    return old if old is not None and same else entry
+def _stored(directory: Directory, entries: Iterable[Entry], order: Order) -> list[Entry]:
+    """Return the new entries about storage, the directory's own wherever one says the same."""
+    chosen: dict[int, Entry] = {}
+    for entry in entries:
+        values = entry.integers(order)
+        old = directory.find(entry.tag)
+        if old is not None and old.integers(order) == values:
+            chosen[entry.tag] = old
+        elif old is not None or set(values) != {_DEFAULTS.get(entry.tag)}:
+            chosen[entry.tag] = entry
+    for tag, default in _DEFAULTS.items():
+        old = directory.find(tag)
+        if old is not None and tag not in chosen and set(old.integers(order)) == {default}:
+            chosen[tag] = old
+    return list(chosen.values())
 
 
-def _reclaimable(file: File, old: Structure) -> list[Span]:
-    """Return the old picture's bytes, or nothing where another page or a directory lies in between them."""
+def _reclaimable(data: bytes, file: File, old: Structure) -> list[Span]:
+    """Return the old picture's places, or none of them where something else of the file reaches into one."""
     spans = sorted(old.spans)
+    if any(left[1] > right[0] for left, right in pairwise(spans)):
+        return []
+    starts = [start for start, _ in spans]
+    for start, end in _used(data, file):
+        before = bisect_left(starts, end) - 1  # the last place that begins before this one ends
+        if before >= 0 and spans[before][1] > start and end > start:
+            return []
     return spans
+
+
+def _used(data: bytes, file: File) -> Iterator[Span]:
+    """List what the directories take up, their own bytes and what they point at, but for the photo's samples."""
+    layout = file.layout
+    yield 0, 16 if layout.big else 8
+    waiting = list(file.pages)
+    seen = {page.offset for page in waiting}
+    while waiting:
+        page = waiting.pop()
+        yield page.offset, page.offset + directory_bytes(layout, len(page.entries))
+        yield from ((e.offset, e.offset + len(e.value)) for e in page.entries if e.offset is not None and e.value)
+        if page is not file.directory:
+            for where, sizes in zip((*_OFFSETS, 513), (*_COUNTS, 514), strict=True):
+                places = zip(page.integers(where, layout.order), page.integers(sizes, layout.order), strict=False)
+                yield from ((at, at + size) for at, size in places)
+        for offset in (at for tag in _POINTERS for at in page.integers(tag, layout.order)):
+            if offset not in seen and len(seen) < _MOST_DIRECTORIES:
+                seen.add(offset)
+                with suppress(InputError):  # a pointer into nowhere takes up nothing
+                    waiting.append(read_directory(data, layout, offset))

@@ -1,6 +1,8 @@
 """A TIFF page's samples as an array, and an array as strips or tiles: what tifffile and imagecodecs do for us."""
 
 import io
+import logging
+import struct
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +10,27 @@ import numpy as np
 import tifffile
 from jaxtyping import Shaped
 
-from kbnet_cli.errors import OutputError
-from kbnet_cli.formats.ifd import Layout
-from kbnet_cli.formats.tiff_structure import PALETTE, WHITE_IS_ZERO, File, Structure
-from kbnet_cli.photo import Depth
+from kbnet_cli.errors import InputError, OutputError, UnsupportedError
+from kbnet_cli.formats.depth import scale
+from kbnet_cli.formats.ifd import Directory, Layout
+from kbnet_cli.formats.tiff_structure import FLOAT, PALETTE, SEPARATE, WHITE_IS_ZERO, File, Structure
+from kbnet_cli.photo import ColourModel, Depth
 
-_CODECS = {1: None, 5: "lzw", 8: "adobe_deflate", 32946: "adobe_deflate", 32773: "packbits", 50000: "zstd", 34925: "lzma"}
+_CODECS = {
+    1: None,
+    5: "lzw",
+    8: "adobe_deflate",
+    32946: "adobe_deflate",
+    32773: "packbits",
+    50000: "zstd",
+    34925: "lzma",
+}
 """Lossless codecs that a page keeps; every other page is written with deflate."""
+PHOTOMETRIC: dict[ColourModel, Literal["minisblack", "rgb", "separated"]] = {
+    "grey": "minisblack",
+    "rgb": "rgb",
+    "cmyk": "separated",
+}
 _QUIET = logging.NullHandler()
 _COLOUR_MAP = 320
 _FOREIGN = (
@@ -110,6 +126,23 @@ def write_samples(values: Shaped[np.ndarray, "h w c"], form: Form, layout: Layou
     return buffer.getvalue()
 
 
+def same_form(structure: Structure, extra: tuple[int, ...], kind: np.dtype[np.generic]) -> Form:
+    """Return the form nearest to how a page was stored: its strips or tiles and, if it is lossless, its compression."""
+    whole = kind.kind != "f"
+    keeps = structure.compression in _CODECS
+    known = {2} if whole else {3}
+    return Form(
+        photometric="miniswhite" if structure.photometric == WHITE_IS_ZERO and whole else PHOTOMETRIC[structure.colour],
+        extra=extra,
+        separate=structure.planar == SEPARATE,
+        compression=structure.compression if keeps else 8,
+        # A page that had none may be for a reader that knows none.
+        predictor=structure.predictor in known if keeps else True,
+        tile=structure.tile if structure.tile and not any(side % 16 for side in structure.tile) else None,
+        rows=structure.rows,
+    )
+
+
 def _decode(data: bytes, page: int, structure: Structure) -> Shaped[np.ndarray, "h w c"]:
     """Return samples in native byte order, as stored, all that JPEG calls YCbCr as RGB."""
     # A damaged tag that nobody needs is told of in the log, which would reach the terminal if nobody listened.
@@ -130,7 +163,9 @@ def _decode(data: bytes, page: int, structure: Structure) -> Shaped[np.ndarray, 
     return values
 
 
-def _normalise(stored: Shaped[np.ndarray, "h w c"], structure: Structure) -> tuple[Shaped[np.ndarray, "h w c"], Depth, str]:
+def _normalise(
+    stored: Shaped[np.ndarray, "h w c"], structure: Structure
+) -> tuple[Shaped[np.ndarray, "h w c"], Depth, str]:
     if structure.sample_format == FLOAT:
         with np.errstate(over="ignore", invalid="ignore"):
             values = stored.astype(np.float32, copy=False)

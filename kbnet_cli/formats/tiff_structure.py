@@ -5,15 +5,33 @@ from dataclasses import dataclass, replace
 
 from kbnet_cli.errors import InputError, UnsupportedError
 from kbnet_cli.formats.ifd import Directory, Layout, read_chain, read_layout
+from kbnet_cli.photo import ColourModel
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 UNCOMPRESSED = 1
 CONTIGUOUS, SEPARATE = 1, 2
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
+LOSSLESS = frozenset({1, 2, 3, 4, 5, 8, 32946, 32773, 34925, 50000})
+"""Compressions that keep each sample: none, the fax codes, LZW, deflate, PackBits, LZMA and Zstandard."""
 
 _COLOUR_SAMPLES = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3}
-_REFUSED = {8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 4: "a transparency mask", 32844: "LogL", 32845: "LogLuv"}
+_COLOURS: dict[int, ColourModel] = {
+    WHITE_IS_ZERO: "grey",
+    BLACK_IS_ZERO: "grey",
+    RGB: "rgb",
+    PALETTE: "rgb",
+    SEPARATED: "cmyk",
+    YCBCR: "rgb",
+}
+_REFUSED = {
+    8: "CIE L*a*b*",
+    9: "ICC L*a*b*",
+    10: "ITU L*a*b*",
+    4: "a transparency mask",
+    32844: "LogL",
+    32845: "LogLuv",
+}
 _MOST_EXTRA = 16
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "untyped", 5: "complex", 6: "complex"}
 
@@ -41,9 +59,14 @@ class Structure:
     byte_counts: tuple[int, ...]
 
     @property
-    def colours(self) -> int:
-        """Samples of a pixel that are colour."""
-        return self.samples - len(self.extra)
+    def colour(self) -> ColourModel:
+        """What the colours become; a palette's are RGB."""
+        return _COLOURS[self.photometric]
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the one sample beside the colours is said to be opacity."""
+        return self.extra in ((ASSOCIATED_ALPHA,), (UNASSOCIATED_ALPHA,))
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -80,11 +103,11 @@ def read_file(data: bytes) -> File:
     return File(layout, pages, next(whole, 0))
 
 
-def read_structure(data: bytes, file: File) -> Structure:
-    """Read how the photo's page is stored, and check that all of it is there.
+def read_structure(file: File) -> Structure:
+    """Read how the photo's page is stored.
 
     Raises:
-        InputError: something is missing, cut short or makes no sense.
+        InputError: something makes no sense.
         UnsupportedError: the page is of a kind that could not be written back.
     """
     page, order = file.directory, file.layout.order

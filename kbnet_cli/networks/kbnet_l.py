@@ -45,8 +45,7 @@ class MultiAxisFusion(BasisAttention):
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         dynamic = self.filtered(self.conv1(features), self.coefficients(features))
         invariant = F.gelu(self.dwconv(features))
-        answer: Tensor = self.project_out(invariant * dynamic * self.sca(features))
-        return answer
+        return self.project_out(invariant * dynamic * self.sca(features))
 
 
 class ChannelAttention(nn.Module):
@@ -66,8 +65,7 @@ class ChannelAttention(nn.Module):
         query, key, value = qkv.unbind(dim=1)
         query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
         mixture = (query @ key.transpose(-2, -1) * self.temperature).softmax(dim=-1)
-        answer: Tensor = self.project_out((mixture @ value).view(batch, channels, height, width))
-        return answer
+        return self.project_out((mixture @ value).view(batch, channels, height, width))
 
 
 class KBBlock(nn.Module):
@@ -82,8 +80,7 @@ class KBBlock(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         features = features + self.attn(self.norm1(features))
-        answer: Tensor = features + self.ffn(self.norm2(features))
-        return answer
+        return features + self.ffn(self.norm2(features))
 
 
 class PatchEmbed(nn.Module):
@@ -94,8 +91,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(input_channels, width, 3, padding=1, bias=False)
 
     def forward(self, picture: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        features: Tensor = self.proj(picture)
-        return features
+        return self.proj(picture)
 
 
 class Resample(nn.Module):
@@ -108,8 +104,7 @@ class Resample(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(channels, between, 3, padding=1, bias=False), shuffle)
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        answer: Tensor = self.body(features)
-        return answer
+        return self.body(features)
 
 
 class KBNetL(nn.Module):
@@ -167,5 +162,4 @@ class KBNetL(nn.Module):
         features = self.reduce_chan_level2(torch.cat([self.up3_2(features), second], dim=1))
         features = self.decoder_level2(features)
         features = self.decoder_level1(torch.cat([self.up2_1(features), first], dim=1))
-        restored: Tensor = self.output(self.refinement(features)) + picture
-        return restored
+        return self.output(self.refinement(features)) + picture

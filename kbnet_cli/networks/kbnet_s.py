@@ -50,14 +50,12 @@ class KBBlock(BasisAttention):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         features = features + self.branches(self.norm1(features)) * self.beta
-        answer: Tensor = features + self.conv5(self.gate(self.conv4(self.norm2(features)))) * self.gamma
-        return answer
+        return features + self.conv5(self.gate(self.conv4(self.norm2(features)))) * self.gamma
 
     def branches(self, normal: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Multiply the dynamic branch by the invariant and the global one, and mix the channels."""
         dynamic = self.filtered(self.conv21(self.conv1(normal)), self.coefficients(normal))
-        answer: Tensor = self.conv3(dynamic * self.conv11(normal) * self.sca(normal))
-        return answer
+        return self.conv3(dynamic * self.conv11(normal) * self.sca(normal))
 
 
 class KBNetS(nn.Module):
@@ -74,10 +72,7 @@ class KBNetS(nn.Module):
 
         def blocks(count: int, channels: int) -> nn.Sequential:
             return nn.Sequential(
-                *(
-                    KBBlock(channels, lightweight=sizes.lightweight, ffn_scale=sizes.ffn_scale)
-                    for _ in range(count)
-                )
+                *(KBBlock(channels, lightweight=sizes.lightweight, ffn_scale=sizes.ffn_scale) for _ in range(count))
             )
 
         self.intro = nn.Conv2d(sizes.image_channels, channels, 3, padding=1)
@@ -89,9 +84,7 @@ class KBNetS(nn.Module):
         self.middle_blks = blocks(sizes.middle_blocks, channels)
         self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
         for count in sizes.decoder_blocks:
-            self.ups.append(
-                nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2))
-            )
+            self.ups.append(nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2)))
             channels //= 2
             self.decoders.append(blocks(count, channels))
         self.ending = nn.Conv2d(sizes.width, sizes.image_channels, 3, padding=1)

@@ -1,1 +1,1 @@
-"""From a recipe to a checkpoint: scenes, degradations, the loop."""
+"""From a recipe to a checkpoint: photos and generated scenes, degradations, the loop."""

@@ -1,0 +1,222 @@
+"""Which file becomes which, whole or not at all, one bad photo apart from the others."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kbnet_cli import batch
+from kbnet_cli.batch import STANDARD, Job, Order, jobs, natural_key
+from kbnet_cli.errors import InputError, KBNetError, OutputError, UsageError
+from kbnet_cli.formats import codec
+from kbnet_cli.photo import Photo
+from tests.pictures import write_picture
+
+
+def order(*inputs: Path | str, output: str | Path | None = None, **rest: object) -> Order:
+    return Order(
+        inputs=tuple(map(Path, inputs)),
+        suffix="_denoised",
+        output=None if output is None else Path(output),
+        output_is_folder=isinstance(output, str) and output.endswith("/"),
+        **rest,  # type: ignore[arg-type]
+    )
+
+
+def names(found: list[Job], root: Path) -> list[tuple[str, str]]:
+    return [(str(job.source.relative_to(root)), str(job.target.relative_to(root))) for job in found]
+
+
+def test_without_an_output_it_lies_beside_the_input(tmp_path: Path) -> None:
+    found = jobs(order(tmp_path / "a.JPG", tmp_path / "b.tar.png"))
+    assert names(found, tmp_path) == [("a.JPG", "a_denoised.JPG"), ("b.tar.png", "b.tar_denoised.png")]
+    found = jobs(order(tmp_path / "a.jpg", format="tif"))
+    assert names(found, tmp_path) == [("a.jpg", "a_denoised.tif")]
+
+
+def test_an_output_may_be_a_file_or_a_folder(tmp_path: Path) -> None:
+    photo = tmp_path / "a.jpg"
+    assert names(jobs(order(photo, output=tmp_path / "b.png")), tmp_path) == [("a.jpg", "b.png")]
+    assert names(jobs(order(photo, output=f"{tmp_path}/new/")), tmp_path) == [("a.jpg", "new/a.jpg")]
+    (tmp_path / "there").mkdir()
+    assert names(jobs(order(photo, output=tmp_path / "there")), tmp_path) == [("a.jpg", "there/a.jpg")]
+    with pytest.raises(UsageError, match="expected a folder"):
+        jobs(order(photo, tmp_path / "c.jpg", output=tmp_path / "b.png"))
+    with pytest.raises(UsageError, match="cannot write a file with that ending"):
+        jobs(order(photo, output=tmp_path / "b.xyz"))
+    with pytest.raises(UsageError, match="cannot write a file with that ending"):
+        jobs(order(photo, output=tmp_path / "b.heic"))
+
+
+def test_a_folder_keeps_its_structure_and_leaves_out_what_is_no_picture(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("a10.png", "a2.png", "deep/er/b.jpg", ".hidden.png", "notes.txt", "wrong.jpg", "clean/old.png"):
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("text")
+    write_picture(source / "unnamed")
+    found = jobs(order(source, output=f"{source}/clean/", recursive=True))
+    assert names(found, source) == [
+        ("a2.png", "clean/a2.png"),
+        ("a10.png", "clean/a10.png"),
+        ("unnamed", "clean/unnamed"),
+        ("wrong.jpg", "clean/wrong.jpg"),
+        ("deep/er/b.jpg", "clean/deep/er/b.jpg"),
+    ]
+    with pytest.raises(UsageError, match="is a folder") as caught:
+        jobs(order(source, output=f"{tmp_path}/out/"))
+    assert "-r" in caught.value.hint
+    with pytest.raises(UsageError, match="needs an output folder"):
+        jobs(order(source, recursive=True))
+
+
+def test_raw_and_jpeg_of_one_name_stay_apart(tmp_path: Path) -> None:
+    found = jobs(order(tmp_path / "a.cr3", tmp_path / "a.jpg", output=f"{tmp_path}/out/", format="jpg"))
+    assert names(found, tmp_path) == [("a.cr3", "out/a.cr3.jpg"), ("a.jpg", "out/a.jpg")]
+
+
+def test_two_inputs_of_one_output_and_an_output_that_is_an_input_are_refused(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(UsageError, match="would both become"):
+        jobs(order(tmp_path / "x/a.png", tmp_path / "y/a.png", output=f"{tmp_path}/out/"))
+    for existing in ("error", "overwrite"):
+        with pytest.raises(UsageError, match="one of the inputs"):
+            jobs(order(tmp_path / "x/a.png", output=f"{tmp_path}/x/", existing=existing))
+    (tmp_path / "link.png").symlink_to(tmp_path / "x/a.png")
+    (tmp_path / "x/a.png").touch()
+    with pytest.raises(UsageError, match="one of the inputs"):
+        jobs(order(tmp_path / "x/a.png", output=tmp_path / "link.png", existing="overwrite"))
+
+
+def test_standard_streams(tmp_path: Path) -> None:
+    assert jobs(order("-", output="-")) == [Job(STANDARD, STANDARD, natural=True)]
+    with pytest.raises(UsageError, match="needs an output"):
+        jobs(order("-"))
+    assert jobs(order("-", output=tmp_path / "a.png")) == [Job(STANDARD, tmp_path / "a.png", natural=False)]
+
+
+def test_natural_order() -> None:
+    shuffled = ["IMG_10.jpg", "img_9.jpg", "IMG_2b.jpg", "IMG_2.jpg", "2.jpg", "Ä.jpg", "a.jpg"]
+    assert sorted(shuffled, key=natural_key)[:5] == ["2.jpg", "a.jpg", "IMG_2.jpg", "IMG_2b.jpg", "img_9.jpg"]
+
+
+def run(wanted: Order) -> list[batch.Outcome]:
+    return list(batch.process(jobs(wanted), wanted, lambda _job, photo: photo))
+
+
+def test_outputs_appear_whole_with_the_permissions_of_a_new_file(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (outcome,) = run(order(tmp_path / "a.png", output=tmp_path / "new" / "b.png"))
+    assert outcome.status == "done"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["b.png"]
+    (tmp_path / "fresh").touch()
+    assert stat.S_IMODE((tmp_path / "new/b.png").stat().st_mode) == stat.S_IMODE((tmp_path / "fresh").stat().st_mode)
+
+
+def test_existing_outputs_are_errors_skipped_or_replaced_as_told(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    target = tmp_path / "a_denoised.png"
+    target.write_text("mine")
+    (outcome,) = run(order(tmp_path / "a.png"))
+    assert isinstance(outcome.error, OutputError)
+    assert "--overwrite" in outcome.error.hint
+    (outcome,) = run(order(tmp_path / "a.png", existing="skip"))
+    assert outcome.status == "skipped"
+    assert target.read_text() == "mine"
+    (outcome,) = run(order(tmp_path / "a.png", existing="overwrite"))
+    assert outcome.status == "done"
+    assert target.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    wanted = order(tmp_path / "a.png")
+
+    def slow(job: Job, photo: Photo) -> Photo:
+        job.target.write_text("someone else's")
+        return photo
+
+    (outcome,) = batch.process(jobs(wanted), wanted, slow)
+    assert isinstance(outcome.error, OutputError)
+    assert (tmp_path / "a_denoised.png").read_text() == "someone else's"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_one_bad_photo_changes_nothing_for_the_others(tmp_path: Path) -> None:
+    write_picture(tmp_path / "1.png")
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
+    (tmp_path / "3.png").write_bytes(b"")
+    (tmp_path / "4.png").write_text("some text")
+    write_picture(tmp_path / "6.png")
+    wanted = order(*(tmp_path / f"{n}.png" for n in range(1, 7)), output=f"{tmp_path}/out/")
+    outcomes = run(wanted)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "failed", "failed", "failed", "done"]
+    for number, outcome in enumerate(outcomes, start=1):
+        if outcome.error is not None:
+            assert isinstance(outcome.error, InputError)
+            assert outcome.error.message.startswith(f"{tmp_path / f'{number}.png'}: ")
+            assert outcome.error.hint
+            assert "\n" not in outcome.error.message
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "6.png"]
+
+
+def test_what_nobody_foresaw_fails_one_photo_and_keeps_its_traceback(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    wanted = order(tmp_path / "a.png")
+
+    def explode(job: Job, photo: Photo) -> Photo:
+        raise ZeroDivisionError("surprise")
+
+    (outcome,) = batch.process(jobs(wanted), wanted, explode)
+    assert outcome.error is not None
+    assert "ZeroDivisionError: surprise" in outcome.error.message
+    assert isinstance(outcome.unexpected, ZeroDivisionError)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_error_of_the_weights_ends_the_batch(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    wanted = order(tmp_path / "a.png")
+
+    def refuse(job: Job, photo: Photo) -> Photo:
+        raise UsageError("nothing fits")
+
+    with pytest.raises(KBNetError, match="nothing fits"):
+        list(batch.process(jobs(wanted), wanted, refuse))
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root writes everywhere")
+def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    (outcome,) = run(order(tmp_path / "a.png", output=f"{tmp_path}/locked/"))
+    assert isinstance(outcome.error, OutputError)
+
+
+def test_an_output_below_a_file_is_an_error(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (outcome,) = run(order(tmp_path / "a.png", output=f"{tmp_path}/a.png/out/"))
+    assert isinstance(outcome.error, OutputError)
+    assert "cannot be written" in outcome.error.message
+
+
+def test_the_output_takes_the_extension_of_what_it_holds(tmp_path: Path) -> None:
+    write_picture(tmp_path / "really-a-png.jpg")
+    write_picture(tmp_path / "photo.PNG")
+    outcomes = run(order(tmp_path / "really-a-png.jpg", tmp_path / "photo.PNG"))
+    assert [outcome.job.target.name for outcome in outcomes] == ["really-a-png_denoised.png", "photo_denoised.PNG"]
+    for outcome in outcomes:
+        assert codec.kind_of(outcome.job.target.read_bytes()) == "png"
+
+
+def test_inspecting_writes_nothing(tmp_path: Path) -> None:
+    pixels = write_picture(tmp_path / "a.png")
+    wanted = order(tmp_path / "a.png")
+    (outcome,) = batch.inspect(jobs(wanted), wanted)
+    assert outcome.photo is not None
+    np.testing.assert_array_equal(outcome.photo.pixels, pixels)
+    assert len(list(tmp_path.iterdir())) == 1
