@@ -4,6 +4,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,9 @@ from rich.progress import (
 from rich.text import Text
 
 from kbnet_cli.errors import KBNetError
+
+if TYPE_CHECKING:
+    from kbnet_cli.training.loop import Report
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -99,6 +103,27 @@ def reporting(photos: int, *, quiet: bool) -> Iterator[Reporter]:
     )
     with Progress(*columns, console=stderr, transient=True) as progress:
         yield Reporter(progress, photos)
+
+
+@contextlib.contextmanager
+def training() -> Iterator[Callable[["Report"], None]]:
+    """Show how a training goes: a bar on a terminal, and a line at each checkpoint everywhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("training", total=1.0)
+
+        def show(report: "Report") -> None:
+            progress.update(task, completed=report.share, description=f"step {report.step}, loss {report.loss:.4f}")
+            if report.held_out_psnr is not None:
+                spent, psnr = duration(report.seconds), report.held_out_psnr
+                note(f"step {report.step}, {spent}: loss {report.loss:.4f}, held out {psnr:.2f} dB")
+
+        yield show
 
 
 def duration(seconds: float) -> str:

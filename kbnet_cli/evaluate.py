@@ -78,9 +78,7 @@ def with_gaussian_noise(clean: UInt8[np.ndarray, "h w c"], *, sigma: float) -> F
     return noisy
 
 
-def restore_padded(
-    restore: Restore, picture: Float32[np.ndarray, "h w c"]
-) -> Float32[np.ndarray, "h w c"]:
+def restore_padded(restore: Restore, picture: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
     """Restore a picture whose right and bottom edge is reflected up to a multiple of 8, and cut the rest off."""
     height, width = picture.shape[:2]
     padding = ((0, -height % PADDED_TO), (0, -width % PADDED_TO), (0, 0))

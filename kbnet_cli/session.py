@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float32
+
 from kbnet_cli import batch, catalogue, checkpoint, console, forecast, tiles
 from kbnet_cli.catalogue import Facts, Task
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.errors import UsageError
+from kbnet_cli.evaluate import evaluate_gaussian
 from kbnet_cli.photo import Photo, Transfer
 from kbnet_cli.restore import Restoration, restore
 
@@ -70,6 +74,25 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, *, dry_run: bool) -> i
         return 130
     teller.summary(len(found))
     return 1 if teller.failed else 0
+
+
+def evaluate(folder: Path, sigmas: tuple[float, ...], wishes: Wishes, voice: Voice) -> None:
+    """Print the mean PSNR of the weights on a folder of clean pictures, one line a noise level."""
+    engine, _ = prepare(wishes, voice)
+
+    def restored(picture: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
+        return picture + engine.residual(picture[None])[0]
+
+    for sigma in sigmas:
+        with console.reporting(1, quiet=voice.quiet) as reporter:
+            progress = reporter.photo(f"σ {sigma:g}", 0.0) or (lambda _done, _total: None)
+            found = evaluate_gaussian(restored, folder, sigma=sigma, progress=progress)
+        event = {"sigma": sigma, "psnr": round(found.psnr, 3), "pictures": len(found.pictures)}
+        line = (
+            json.dumps(event) if voice.json else f"σ {sigma:g}: {found.psnr:.2f} dB over {len(found.pictures)} pictures"
+        )
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:

@@ -1,6 +1,7 @@
 """A TIFF stream under construction: bytes that stay where they are, and holes that may be filled."""
 
 import struct
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -13,25 +14,30 @@ Span = tuple[int, int]
 class Arena:
     """Hold a stream, hand out places in it, and keep all that is not given free where it was.
 
-    What is put in goes into the first hole that takes it, and behind the end otherwise. Places are even, as TIFF
-    demands.
+    What is put in goes into the holes, one after the other, and behind the end once they are full. Places are even, as
+    TIFF demands.
     """
 
     def __init__(self, data: bytes, layout: Layout, free: Iterable[Span] = ()) -> None:
         self.data = bytearray(data)
         self.layout = layout
-        self.free = _merge(free)
+        self.free = deque(_merge(free))
         for start, end in self.free:
             # Nothing of the picture that was there stays behind in what is not filled.
             self.data[start:end] = bytes(end - start)
 
     def reserve(self, size: int) -> int:
         """Return the offset of a place of so many bytes."""
-        for index, (start, end) in enumerate(self.free):
+        while self.free:
+            start, end = self.free[0]
             even = start + start % 2
             if even + size <= end:
-                self.free[index] = (even + size, end)
+                self.free[0] = (even + size, end)
                 return even
+            if len(self.free) == 1:
+                break
+            # What is too small now is not tried again: with a hundred thousand tiles that would take hours.
+            self.free.popleft()
         start = self._drop_tail()
         start += start % 2
         self.data.extend(bytes(start + size - len(self.data)))
@@ -70,11 +76,10 @@ class Arena:
         """Put other entries in place of a directory's: where it was if they fit, elsewhere otherwise."""
         settled = tuple(map(self.settle, entries))
         packed = pack_directory(self.layout, settled, old.next_offset)
-        room = directory_bytes(self.layout, len(old.entries))
+        room = old.end - old.offset
         if len(packed) <= room:
             self.write(old.offset, packed.ljust(room, b"\0"))
         else:
-            self.write(old.offset, bytes(room))
             self.write(old.link, self.layout.pack_offset(self.put(packed)))
 
     def to_bytes(self) -> bytes:
@@ -103,7 +108,7 @@ def header(layout: Layout, first: int) -> bytes:
 
 
 def _merge(spans: Iterable[Span]) -> list[Span]:
-    """Join spans that touch, or are apart by the one byte that makes a place even."""
+    """Join spans that touch."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:

@@ -6,16 +6,18 @@ import imagecodecs
 import numpy as np
 
 from kbnet_cli.errors import InputError, OutputError, UnsupportedError
-from kbnet_cli.formats import exif
+from kbnet_cli.formats import cicp, exif
 from kbnet_cli.formats.attachment import attach, orientation_properties
 from kbnet_cli.formats.boxes import Box, first, split
 from kbnet_cli.formats.items import Collection, parse
 from kbnet_cli.formats.limits import check_size
+from kbnet_cli.formats.orientation import exif_to_write, into_exif
 from kbnet_cli.photo import ColourModel, Depth, Metadata, Origin, Photo
 
 DEFAULT_QUALITY = 90
 _SRGB = (1, 13, 6)
 """BT.709 primaries, the sRGB curve, BT.601's matrix (ITU-T H.273): what AVIF readers expect where nothing is said."""
+_UNSPECIFIED = 2
 _CARRIED = (b"clli", b"mdcv", b"cclv", b"amve", b"pasp", b"clap")
 """Properties that stay true: light levels, mastering display, viewing place, pixel shape, crop."""
 
@@ -67,7 +69,7 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None) -> bytes:
     """
     assert photo.depth == depth
     source = parse(photo.origin.data) if photo.origin is not None and photo.origin.format == "avif" else None
-    primaries, transfer, matrix = (source.cicp if source is not None else None) or _SRGB
+    primaries, transfer, matrix = (source.cicp if source is not None else None) or _colours(photo)
     sampling = "400" if photo.colour == "grey" else "444" if source is None else _configuration(source)[1]
     lossless = matrix == 0 and quality is None and photo.colour == "rgb"
     if matrix == 0 and not lossless:
@@ -83,8 +85,8 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None) -> bytes:
                 speed=6,
                 bitspersample=depth,
                 pixelformat=None if photo.colour == "grey" else sampling,
-                primaries=primaries if photo.metadata.icc is None or source is not None else 2,
-                transfer=transfer if photo.metadata.icc is None or source is not None else 2,
+                primaries=primaries,
+                transfer=transfer,
                 matrix=matrix,
             )
         )
@@ -94,6 +96,14 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None) -> bytes:
     return attach(
         file, exif=_exif_to_write(photo, source), xmp=photo.metadata.xmp, properties=_properties(photo, source)
     )
+
+
+def _colours(photo: Photo) -> tuple[int, int, int]:
+    """Return primaries, transfer and matrix for a photo from elsewhere; unspecified where a profile says it."""
+    if photo.metadata.icc is not None:
+        return _UNSPECIFIED, _UNSPECIFIED, _SRGB[2]
+    numbers = cicp.of(photo.origin)
+    return _SRGB if numbers is None else (numbers.primaries, numbers.transfer, _SRGB[2])
 
 
 def _properties(photo: Photo, source: Collection | None) -> list[Box]:
@@ -106,28 +116,22 @@ def _properties(photo: Photo, source: Collection | None) -> list[Box]:
 def _metadata(collection: Collection, data: bytes) -> Metadata:
     block = collection.block(data, b"Exif")
     return Metadata(
-        exif=_oriented(block, collection.orientation), xmp=collection.block(data, b"mime"), icc=collection.icc
+        exif=into_exif(block, collection.orientation), xmp=collection.block(data, b"mime"), icc=collection.icc
     )
 
 
-def _oriented(block: bytes | None, orientation: int) -> bytes | None:
-    """Return the EXIF block with the container's orientation: in AVIF the block's own is not looked at (MIAF, 7.3.6.7)."""
-    if exif.orientation(block) == orientation:
-        return block
-    return exif.with_orientation(block, orientation)
-
-
 def _exif_to_write(photo: Photo, source: Collection | None) -> bytes | None:
-    """Return the source's block byte for byte where only reading it here changed its orientation."""
     if source is None or photo.origin is None:
         return photo.metadata.exif
     stored = source.block(photo.origin.data, b"Exif")
-    return stored if _oriented(stored, source.orientation) == photo.metadata.exif else photo.metadata.exif
+    return exif_to_write(photo, stored=stored, orientation=source.orientation)
 
 
 def _configuration(collection: Collection) -> tuple[Depth, str, bool]:
     """Return depth, chroma sampling and whether the main picture, or the first tile of it, is grey."""
-    tiles = [t for r in collection.references if r.kind == b"dimg" and r.source == collection.primary for t in r.targets]
+    tiles = [
+        t for r in collection.references if r.kind == b"dimg" and r.source == collection.primary for t in r.targets
+    ]
     for identifier in (collection.primary, *tiles):
         settings = first(collection.properties.get(identifier, ()), b"av1C")
         if settings is not None and len(settings) >= 4:

@@ -8,9 +8,13 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 
 from kbnet_cli.errors import InputError, UnsupportedError
+from kbnet_cli.formats import cicp, iptc
 from kbnet_cli.formats.depth import convert, nearest, white
 from kbnet_cli.formats.sniff import HEAD_BYTES, sniff
 from kbnet_cli.photo import ColourModel, Depth, Metadata, Photo
+
+BLOCKS = ("exif", "xmp", "iptc", "icc")
+"""The fields of Metadata."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Format:
     """Whether what is written always holds each sample exactly."""
     blocks: tuple[str, ...] = ("exif", "xmp", "icc")
     """The fields of Metadata that it holds."""
+    numbers: bool = False
+    """Whether it can tell colours by number (CICP)."""
 
     @property
     def written(self) -> bool:
@@ -44,15 +50,15 @@ class Format:
 FORMATS: tuple[Format, ...] = (
     Format(
         "jpg", ("jpg", "jpeg", "jpe", "jfif", "mpo"), "JPEG", "jpeg", depths=(8,), source_depths=(10, 12, 16),
-        colours=("grey", "rgb", "cmyk"), blocks=("exif", "xmp", "iptc", "icc"),
+        colours=("grey", "rgb", "cmyk"), blocks=BLOCKS,
     ),
-    Format("png", ("png",), "PNG", "png", depths=(8, 16), alpha=True, lossless=True),
+    Format("png", ("png",), "PNG", "png", depths=(8, 16), alpha=True, lossless=True, numbers=True),
     Format(
         "tif", ("tif", "tiff"), "TIFF", "tiff", depths=(8, 16, 32), alpha=True, lossless=True,
-        colours=("grey", "rgb", "cmyk"), blocks=("exif", "xmp", "iptc", "icc"),
+        colours=("grey", "rgb", "cmyk"), blocks=BLOCKS,
     ),
     Format("webp", ("webp",), "WebP", "webp", depths=(8,), alpha=True),
-    Format("avif", ("avif",), "AVIF", "avif", depths=(8, 10, 12), alpha=True),
+    Format("avif", ("avif",), "AVIF", "avif", depths=(8, 10, 12), alpha=True, numbers=True),
     Format("jxl", ("jxl",), "JPEG XL", "jxl", depths=(8, 10, 12, 16, 32), alpha=True),
     Format("heic", ("heic", "heif", "hif"), "HEIC", "heic"),
     Format(
@@ -185,13 +191,45 @@ def _fit(photo: Photo, target: Format, notes: list[str]) -> Photo:
             )
         notes.append(f"the alpha channel, opaque everywhere, does not fit into {target.title} and is left out")
         photo = replace(photo, alpha=None)
-    lost = [name for name in ("exif", "xmp", "iptc", "icc") if name not in target.blocks]
-    lost = [name for name in lost if getattr(photo.metadata, name) is not None]
+    return _with_metadata(_with_colours(photo, target, notes), target, notes)
+
+
+def _with_colours(photo: Photo, target: Format, notes: list[str]) -> Photo:
+    """Give a photo an ICC profile where its own format tells colours in a way that the target does not know."""
+    if photo.metadata.icc is not None or photo.origin is None or photo.origin.format == target.name:
+        return photo
+    numbers = cicp.of(photo.origin)
+    if numbers is not None and not numbers.is_srgb and not target.numbers:
+        icc = cicp.profile(numbers)
+        if icc is None or photo.colour != "rgb":
+            raise UnsupportedError(
+                f"got colours by number (primaries {numbers.primaries}, transfer {numbers.transfer}), "
+                f"which {target.title} cannot say",
+                hint="choose --format avif or --format png",
+            )
+        notes.append("an ICC profile was made of the colours that the file told by number")
+        return replace(photo, metadata=replace(photo.metadata, icc=icc))
+    if photo.origin.format == "png" and photo.colour == "rgb":
+        icc = cicp.png_profile(photo.origin.data)
+        if icc is not None:
+            notes.append("an ICC profile was made of the PNG's gamma and chromaticities")
+            return replace(photo, metadata=replace(photo.metadata, icc=icc))
+    return photo
+
+
+def _with_metadata(photo: Photo, target: Format, notes: list[str]) -> Photo:
+    """Leave out blocks that the target does not hold, and say so; IPTC goes into XMP where that has a place."""
+    metadata = photo.metadata
+    if metadata.iptc is not None and "iptc" not in target.blocks and "xmp" in target.blocks:
+        packet = iptc.into_xmp(metadata.iptc, metadata.xmp)
+        if packet is not None:
+            notes.append(f"{target.title} does not hold IPTC; its common fields went into XMP")
+            metadata = replace(metadata, xmp=packet, iptc=None)
+    lost = [name for name in BLOCKS if name not in target.blocks and getattr(metadata, name) is not None]
     if lost:
         notes.append(f"{target.title} does not hold {', '.join(name.upper() for name in lost)}")
-        kept = {name: getattr(photo.metadata, name) for name in target.blocks}
-        photo = replace(photo, metadata=Metadata(**kept))
-    return photo
+    kept = {name: getattr(metadata, name) for name in target.blocks}
+    return replace(photo, metadata=Metadata(**kept))
 
 
 def _depth(photo: Photo, target: Format, asked: int | None, notes: list[str]) -> Depth:
@@ -202,7 +240,7 @@ def _depth(photo: Photo, target: Format, asked: int | None, notes: list[str]) ->
         if asked not in possible:
             depths = ", ".join(str(depth) for depth in possible)
             raise UnsupportedError(f"got depth {asked}, expected one of {depths}, which is what {target.title} holds")
-        return cast(Depth, asked)
+        return asked
     if photo.depth in possible:
         return photo.depth
     chosen = nearest(photo.depth, target.depths)

@@ -7,7 +7,7 @@ from kbnet_cli.errors import InputError, UnsupportedError
 SIGNATURE = b"\xff\x0a"
 ALPHA = 0
 GREY, RGB = 1, 0
-SRGB_TRANSFER, SRGB_PRIMARIES, D65 = 13, 1, 1
+SRGB_TRANSFER, LINEAR_TRANSFER, SRGB_PRIMARIES, D65 = 13, 8, 1, 1
 _LARGEST_HEADER_BYTES = 1 << 16
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 _SIZES = ((1, 9), (1, 13), (1, 18), (1, 30))
@@ -27,8 +27,12 @@ class Colours:
     @property
     def is_srgb(self) -> bool:
         """Whether it is what everyone assumes where nothing is said."""
-        primaries = self.space == GREY or self.primaries == SRGB_PRIMARIES
-        return self.space in (RGB, GREY) and self.white == D65 and primaries and self.transfer == SRGB_TRANSFER
+        return self.is_d65_709 and self.transfer == SRGB_TRANSFER
+
+    @property
+    def is_d65_709(self) -> bool:
+        """Whether white and primaries are sRGB's, whatever the curve."""
+        return self.white == D65 and (self.space == GREY or (self.space == RGB and self.primaries == SRGB_PRIMARIES))
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Header:
     size_end: int
     basics: tuple[int, int]
     """From the bit depth up to the colour encoding."""
+    depth_end: int
     colour_end: int
     tone_end: int
     end: int
@@ -97,17 +102,19 @@ def parse(stream: bytes) -> Header:
     size_end = bits.at
     all_default = bits.flag()
     orientation, animated, between = 1, False, (bits.at, bits.at)
-    depth, is_float, kinds, premultiplied, xyb = 8, False, (), False, True
+    kinds: tuple[int, ...] = ()
+    depth, is_float, premultiplied, xyb = 8, False, False, True
     has_profile, colours = False, Colours()
     has_extra_fields = False
     basics = (bits.at, bits.at)
-    colour_end = tone_end = bits.at
+    depth_end = colour_end = tone_end = bits.at
     if not all_default:
         has_extra_fields = bits.flag()
         if has_extra_fields:
             orientation, animated, between = _extra_fields(bits)
         begin = bits.at
         depth, is_float = _depth(bits)
+        depth_end = bits.at
         bits.flag()  # 16-bit buffers are enough
         kinds, premultiplied = _extra_channels(bits)
         xyb = bits.flag()
@@ -124,46 +131,9 @@ def parse(stream: bytes) -> Header:
     return Header(
         height=height, width=width, bits=depth, is_float=is_float, orientation=orientation, animated=animated,
         extra_channels=kinds, premultiplied=premultiplied, xyb=xyb, has_profile=has_profile, colours=colours,
-        size_end=size_end, basics=basics, colour_end=colour_end, tone_end=tone_end, end=bits.at,
+        size_end=size_end, basics=basics, depth_end=depth_end, colour_end=colour_end, tone_end=tone_end, end=bits.at,
         all_default=all_default, extra_fields=between,
     )  # fmt: skip
-
-
-def rewrite(stream: bytes, *, orientation: int, profile: "Profile | None" = None) -> bytes:
-    """Return the codestream with another orientation and, if given, with an ICC profile in place of numbers.
-
-    Only for streams without preview, animation and profile, as encoders write them; frames are not touched.
-    """
-    header = parse(stream)
-    assert not header.has_profile
-    assert header.extra_fields[0] == header.extra_fields[1]
-    out = _Writer()
-    out.copy(stream, 0, header.size_end)
-    out.put(0, 1)  # not all default
-    out.put(1, 1)  # extra fields
-    out.put(orientation - 1, 3)
-    out.put(0, 3)  # no other size, preview, animation
-    if header.all_default:
-        # Eight integer bits, small buffers, no extra channels, XYB: the defaults, spelled out.
-        out.put(0, 1 + 2)
-        out.put(1, 1)
-        out.put(0, 2)
-        out.put(1, 1)
-    else:
-        out.copy(stream, *header.basics)
-    if profile is not None:
-        out.put(0b10, 2)  # not all default, profile
-        out.put(header.colours.space, 2)  # grey or RGB: the first two choices of an enumeration
-    elif header.all_default:
-        out.put(1, 1)
-    else:
-        out.copy(stream, header.basics[1], header.colour_end)
-    out.put(1, 1)  # default tone mapping
-    out.put(0, 2)  # no extensions
-    out.put(1, 1)  # default transform
-    if profile is not None:
-        out.copy(profile.donor, profile.begin, profile.end)
-    return out.to_bytes() + stream[-(-header.end // 8) :]
 
 
 @dataclass(frozen=True)
@@ -173,6 +143,53 @@ class Profile:
     donor: bytes
     begin: int
     end: int
+
+
+def rewrite(
+    stream: bytes, *, orientation: int, profile: Profile | None = None, srgb: bool = False, bits: int | None = None
+) -> bytes:
+    """Return the codestream with another orientation; with a profile, the sRGB curve, or integer bits where asked for.
+
+    Only for streams without preview and animation, as encoders write them; frames are not touched. A profile that is
+    there already must be the same one. The bits can only be set where all colours are XYB, so that they say no more
+    than what a decoder is to give.
+    """
+    header = parse(stream)
+    assert header.extra_fields[0] == header.extra_fields[1]
+    assert profile is not None or not header.has_profile
+    out = _Writer()
+    out.copy(stream, 0, header.size_end)
+    out.put(0b10, 2)  # not all default; extra fields
+    out.put(orientation - 1, 3)
+    out.put(0, 3)  # no other size, preview, animation
+    if header.all_default:
+        # Eight integer bits, small buffers, no extra channels, XYB: the defaults, spelled out.
+        out.put(0, 1 + 2)
+        out.put(0b1001, 4)
+    elif bits is not None:
+        assert header.xyb
+        _put_depth(out, bits)
+        out.copy(stream, header.depth_end, header.basics[1])
+    else:
+        out.copy(stream, *header.basics)
+    if profile is not None:
+        out.put(0b10, 2)  # not all default; a profile
+        out.put(header.colours.space, 2)  # RGB or grey: the first two choices of an enumeration
+    elif header.all_default:
+        out.put(1, 1)
+    elif srgb:
+        _put_srgb(out, header.colours.space)
+    else:
+        out.copy(stream, header.basics[1], header.colour_end)
+    out.put(1, 1)  # default tone mapping
+    out.put(0, 2)  # no extensions
+    out.put(1, 1)  # default transform
+    old_end = header.end
+    if profile is not None:
+        out.copy(profile.donor, profile.begin, profile.end)
+        if header.has_profile:
+            old_end += profile.end - profile.begin
+    return out.to_bytes() + stream[-(-old_end // 8) :]
 
 
 class _Writer:
@@ -192,6 +209,28 @@ class _Writer:
 
     def to_bytes(self) -> bytes:
         return self.value.to_bytes(-(-self.length // 8), "little")
+
+
+def _put_depth(out: _Writer, bits: int) -> None:
+    out.put(0, 1)  # integers
+    if bits in (8, 10, 12):
+        out.put((8, 10, 12).index(bits), 2)
+    else:
+        out.put(3, 2)
+        out.put(bits - 1, 6)
+
+
+def _put_srgb(out: _Writer, space: int) -> None:
+    """Write the sRGB curve and primaries; for RGB that is the default."""
+    if space == RGB:
+        out.put(1, 1)
+        return
+    out.put(0, 2)  # not all default; no profile
+    out.put(GREY, 2)
+    out.put(1, 2)  # D65: the second choice of an enumeration
+    out.put(0, 1)  # no plain power
+    out.put(2 | SRGB_TRANSFER - 2 << 2, 6)
+    out.put(1, 2)  # relative rendering intent
 
 
 def _size(bits: _Bits) -> tuple[int, int]:

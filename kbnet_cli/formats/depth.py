@@ -1,7 +1,5 @@
 """Samples of one bit depth as samples of another."""
 
-from typing import cast
-
 import numpy as np
 from jaxtyping import Shaped
 
@@ -30,22 +28,22 @@ def convert(
         return (samples.astype(np.float64) / white(from_depth)).astype(np.float32)
     if from_depth == 32:
         clipped = np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0).astype(np.float64)
-        return np.rint(clipped * white(to_depth)).astype(TYPES[to_depth])
+        return np.asarray(np.rint(clipped * white(to_depth)), TYPES[to_depth])
     return scale(samples, from_white=white(from_depth), to_depth=to_depth)
 
 
 def scale(samples: Shaped[np.ndarray, "*shape"], *, from_white: int, to_depth: Depth) -> Shaped[np.ndarray, "*shape"]:
-    """Bring integer samples from any white value to an integer depth, each to the nearest sample; above white is clipped."""
+    """Bring integer samples from any white value to an integer depth, each to the nearest sample; clip above white."""
     top = white(to_depth)
     assert to_depth != 32
     assert from_white <= 65535
     # Half is added before the division, all in integers: a look-up table of at most 65,536 entries is exact and fast.
     values = np.arange(from_white + 1, dtype=np.uint64)
     table = ((values * np.uint64(2 * top) + np.uint64(from_white)) // np.uint64(2 * from_white)).astype(TYPES[to_depth])
-    return table[np.minimum(samples, from_white)]
+    return np.asarray(table[np.minimum(samples, from_white)])
 
 
 def nearest(depth: Depth, possible: tuple[Depth, ...]) -> Depth:
     """Choose the smallest possible depth that holds every bit, or the largest there is."""
     enough = [candidate for candidate in possible if candidate >= depth]
-    return cast(Depth, min(enough) if enough else max(possible))
+    return min(enough) if enough else max(possible)

@@ -33,7 +33,8 @@ TYPE_SIZES = {
     129: 1,  # UTF-8, EXIF 3.0
 }
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-_MOST_DIRECTORIES = 10_000  # a scanned book has thousands of pages; a loop that never repeats an offset has more
+_MOST_DIRECTORIES = 10_000  # a scanned book has thousands of pages; a chain made to hang a reader has more
+_MOST_ENTRIES = 1_000_000
 
 RAW_MAGICS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00")
 """The first four bytes of Olympus and Panasonic raw files, which are TIFF in all but these."""
@@ -102,7 +103,9 @@ class Directory:
     offset: int
     entries: tuple[Entry, ...]
     next_offset: int
-    link: int
+    end: int
+    """The byte behind it."""
+    link: int = 0
     """Where the offset of this directory is written: in the header or at the end of the one before it."""
 
     def find(self, tag: int) -> Entry | None:
@@ -152,10 +155,18 @@ def read_directory(data: bytes, layout: Layout, offset: int, link: int = 0) -> D
     end = start + count * layout.entry_bytes
     if end > len(data):
         raise InputError(f"a TIFF directory of {count} entries ends at byte {end}, but the file has {len(data)}")
-    entries = tuple(_read_entry(data, layout, position) for position in range(start, end, layout.entry_bytes))
+    entries: list[Entry] = []
+    claimed = 0
+    for position in range(start, end, layout.entry_bytes):
+        entry = _read_entry(data, layout, position)
+        entries.append(entry)
+        claimed += len(entry.value or b"")
+        if claimed > 2 * len(data):  # values that lie upon each other, made to fill the memory
+            raise InputError(f"a TIFF directory speaks of more bytes than the {len(data)} that the file has")
     # Some EXIF writers leave out the offset of the next directory at the very end of a block.
-    follows = end + layout.offset_bytes <= len(data)
-    return Directory(offset, entries, layout.unpack_offset(data, end) if follows else 0, link)
+    if end + layout.offset_bytes > len(data):
+        return Directory(offset, tuple(entries), 0, end, link)
+    return Directory(offset, tuple(entries), layout.unpack_offset(data, end), end + layout.offset_bytes, link)
 
 
 def read_chain(data: bytes) -> Iterator[Directory]:
@@ -168,11 +179,16 @@ def read_chain(data: bytes) -> Iterator[Directory]:
     link = 8 if layout.big else 4
     offset = layout.unpack_offset(data, link)
     seen: set[int] = set()
+    entries = claimed = 0
     while offset:
-        if offset in seen or len(seen) >= _MOST_DIRECTORIES:
+        if offset in seen:
             raise InputError(f"the chain of TIFF directories comes back to byte {offset}: it has no end")
         seen.add(offset)
         directory = read_directory(data, layout, offset, link)
+        entries += len(directory.entries)
+        claimed += sum(len(entry.value or b"") for entry in directory.entries)
+        if len(seen) > _MOST_DIRECTORIES or entries > _MOST_ENTRIES or claimed > 2 * len(data):
+            raise InputError(f"{len(seen)} TIFF directories with {entries} entries are more than a file has")
         yield directory
         link = offset + layout.count_bytes + len(directory.entries) * layout.entry_bytes
         offset = directory.next_offset

@@ -9,7 +9,7 @@ _ORIENTATIONS = {
     (0, None): 1, (0, 1): 2, (2, None): 3, (0, 0): 4, (1, 0): 5, (3, None): 6, (3, 0): 7, (1, None): 8,
     (2, 0): 2, (2, 1): 4, (1, 1): 7, (3, 1): 5,
 }  # fmt: skip
-"""EXIF's orientation by quarter turns to the left and, applied after them, mirror (0 top to bottom, 1 left to right)."""
+"""EXIF's orientation by quarter turns to the left, then mirror (0 top to bottom, 1 left to right)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Reference:
-    """How one item belongs to others: "thmb", "auxl", "cdsc", "dimg" …"""
+    """How one item belongs to others: as thumbnail (thmb), auxiliary (auxl), description (cdsc), composite (dimg)."""
 
     kind: bytes
     source: int

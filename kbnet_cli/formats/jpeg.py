@@ -149,9 +149,7 @@ def _compress(
 def _carry(source: Structure, metadata: Metadata, adobe: Segment | None) -> list[Segment]:
     """Return the source's segments in their order, byte for byte, but for blocks that changed since."""
     before = jpeg_metadata.read(source.segments).metadata
-    changed = {
-        name for name in ("exif", "xmp", "iptc", "icc") if getattr(before, name) != getattr(metadata, name)
-    }
+    changed = {name for name in ("exif", "xmp", "iptc", "icc") if getattr(before, name) != getattr(metadata, name)}
     only_changed = Metadata(**{name: getattr(metadata, name) for name in changed})
     segments: list[Segment] = []
     for segment in source.segments:
@@ -221,7 +219,7 @@ def _same_transform(one: Segment, other: Segment) -> bool:
 
 def _inverted(pixels: Shaped[np.ndarray, "h w c"], depth: Depth) -> Shaped[np.ndarray, "h w c"]:
     """Turn ink amounts into what Adobe stores, and back: 255 means no ink there."""
-    return (pixels.dtype.type(2**depth - 1) - pixels).astype(pixels.dtype)
+    return np.asarray(2**depth - 1 - pixels.astype(np.int32), pixels.dtype)
 
 
 def _notes(structure: Structure) -> Iterator[str]:

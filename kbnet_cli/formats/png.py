@@ -1,12 +1,12 @@
 """PNG: grey and RGB, 8 and 16 bits, with and without alpha; palettes and fewer bits become 8 bits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
 
 from kbnet_cli.errors import InputError, OutputError, UnsupportedError
-from kbnet_cli.formats import png_metadata
+from kbnet_cli.formats import cicp, png_metadata
 from kbnet_cli.formats.chunks import SIGNATURE, Chunk, Structure, parse
 from kbnet_cli.formats.limits import check_size
 from kbnet_cli.photo import ColourModel, Depth, Metadata, Origin, Photo
@@ -69,7 +69,9 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None) -> bytes:  # noqa
     except (imagecodecs.PngError, ValueError) as error:
         raise OutputError(f"the PNG encoder refused {samples.shape[1]}×{samples.shape[0]} pixels: {error}") from error
     written = parse(stream)
-    before, behind, trailing = png_metadata.build(photo.metadata), [], b""
+    before = [*_numbers(photo), *png_metadata.build(photo.metadata)]
+    behind: list[Chunk] = []
+    trailing = b""
     if photo.origin is not None and photo.origin.format == "png":
         source = parse(photo.origin.data)
         before, behind = _carry(source, photo, written)
@@ -79,12 +81,23 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None) -> bytes:  # noqa
     return SIGNATURE + b"".join(chunk.to_bytes() for chunk in [header, *before, *pixels, *behind, end]) + trailing
 
 
+def _numbers(photo: Photo) -> list[Chunk]:
+    """Return colours by number for a photo from another format that tells them so: RGB, full range."""
+    numbers = cicp.of(photo.origin) if photo.metadata.icc is None else None
+    return (
+        []
+        if numbers is None or numbers.is_srgb
+        else [Chunk(b"cICP", bytes((numbers.primaries, numbers.transfer, 0, 1)))]
+    )
+
+
 def _carry(source: Structure, photo: Photo, written: Structure) -> tuple[list[Chunk], list[Chunk]]:
     """Return the source's chunks before and behind the pixels, byte for byte where they stay true."""
     known = png_metadata.read(source)
     changed = {name for name in ("exif", "xmp", "iptc", "icc") if getattr(known, name) != getattr(photo.metadata, name)}
     only_changed = Metadata(**{name: getattr(photo.metadata, name) for name in changed})
-    before, behind = [], []
+    before: list[Chunk] = []
+    behind: list[Chunk] = []
     seen_pixels = False
     for chunk in source.chunks:
         seen_pixels = seen_pixels or chunk.name == b"IDAT"
@@ -119,7 +132,7 @@ def _background(chunk: Chunk, source: Structure, written: Structure) -> Chunk | 
     if source.header.colour_type == 3:
         palette = source.first(b"PLTE") or b""
         index = chunk.content[0] if chunk.content else 0
-        values: Iterable[int] = palette[3 * index : 3 * index + 3]
+        values: bytes | list[int] = palette[3 * index : 3 * index + 3]
         old_white = 255
     else:
         values = [int.from_bytes(chunk.content[i : i + 2], "big") for i in range(0, len(chunk.content), 2)]
@@ -130,7 +143,7 @@ def _background(chunk: Chunk, source: Structure, written: Structure) -> Chunk | 
     return Chunk(b"bKGD", content) if len(content) == expected else None
 
 
-def _notes(structure: Structure) -> Iterable[str]:
+def _notes(structure: Structure) -> Iterator[str]:
     for chunk in structure.chunks:
         known = chunk.name in (*_CODING, *_STAYS_TRUE, b"sBIT", b"bKGD", b"hIST")
         if chunk.ancillary and not chunk.safe_to_copy and not known:

@@ -81,7 +81,7 @@ def _text(name: bytes, rest: bytes) -> bytes | None:
 
 
 def _raw_profile(text: bytes) -> bytes | None:
-    """Read "\\nname\\n   length\\nhexadecimal"."""
+    """Read a name, a length and hexadecimal digits, each on lines of its own."""
     fields = text.split(None, 2)
     if len(fields) != 3:
         return None

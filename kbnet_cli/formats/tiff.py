@@ -162,6 +162,8 @@ def _notes(file: File, structure: Structure) -> list[str]:
         notes.append(f"{len(structure.extra)} channels beside the colours are kept as they are, in TIFF alone")
     if structure.has_alpha and structure.extra[0] == ASSOCIATED_ALPHA:
         notes.append("the colours are multiplied by the alpha channel and stay so")
+    if file.directory.find(330):
+        notes.append("previews inside the file are kept as they are and still show the photo as it was")
     unread = unreadable(file.directory)
     if unread:
         tags = ", ".join(map(str, unread))

@@ -9,10 +9,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from kbnet_cli.errors import InputError
-from kbnet_cli.formats.arena import Arena, Span, directory_bytes
+from kbnet_cli.formats.arena import Arena, Span
 from kbnet_cli.formats.ifd import Directory, Entry, Layout, Order, read_chain, read_directory
 from kbnet_cli.formats.tiff_structure import YCBCR, File, Structure
 
@@ -28,7 +27,9 @@ _OF_DEPTH = frozenset({280, 281, 290, 291, 301, 336, 340, 341})
 _DEFAULTS = {266: 1, 284: 1, 317: 1, 339: 1}
 """What a reader assumes where fill order, planar configuration, predictor or sample format are missing."""
 _POINTERS = (330, 34665, 34853, 40965)
-_MOST_DIRECTORIES = 20_000
+_MOST_ENTRIES = 1_000_000
+_PADDING = 16  # writers put zeros between strips to begin each at an even or round offset
+_ROWS = 278
 _OFFSETS, _COUNTS = (273, 324), (279, 325)
 
 
@@ -61,7 +62,7 @@ def open_arena(data: bytes, file: File, old: Structure, picture: Picture) -> tup
     """Put a picture into a file, and return the stream with the places of the picture's segments."""
     free = _reclaimable(data, file, old)
     sizes = tuple(map(len, picture.segments))
-    if sizes == old.byte_counts and len(free) == len(sizes):
+    if free and sizes == old.byte_counts:
         # The same sizes: each strip goes back to its place, and only the samples differ between the two files.
         arena = Arena(data, file.layout)
         for offset, segment in zip(old.offsets, picture.segments, strict=True):
@@ -110,10 +111,14 @@ def _offsets(tag: int, offsets: tuple[int, ...], layout: Layout) -> Entry:
 def _stored(directory: Directory, entries: Iterable[Entry], order: Order) -> list[Entry]:
     """Return the new entries about storage, the directory's own wherever one says the same."""
     chosen: dict[int, Entry] = {}
+    height = directory.integer(257, order, 0)
     for entry in entries:
         values = entry.integers(order)
         old = directory.find(entry.tag)
-        if old is not None and old.integers(order) == values:
+        same = old is not None and old.integers(order) == values
+        # A strip may be said to have more rows than the picture has: often 2^32 - 1.
+        same |= entry.tag == _ROWS and values[0] == height <= directory.integer(_ROWS, order, 0)
+        if old is not None and same:
             chosen[entry.tag] = old
         elif old is not None or set(values) != {_DEFAULTS.get(entry.tag)}:
             chosen[entry.tag] = entry
@@ -127,14 +132,21 @@ def _stored(directory: Directory, entries: Iterable[Entry], order: Order) -> lis
 def _reclaimable(data: bytes, file: File, old: Structure) -> list[Span]:
     """Return the old picture's places, or none of them where something else of the file reaches into one."""
     spans = sorted(old.spans)
-    if any(left[1] > right[0] for left, right in pairwise(spans)):
-        return []
-    starts = [start for start, _ in spans]
-    for start, end in _used(data, file):
-        before = bisect_left(starts, end) - 1  # the last place that begins before this one ends
-        if before >= 0 and spans[before][1] > start and end > start:
+    joined = [spans[0]]
+    for start, end in spans[1:]:
+        before = joined[-1][1]
+        if start < before:
             return []
-    return spans
+        if start - before < _PADDING and not any(data[before:start]):
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    starts = [start for start, _ in joined]
+    for start, end in _used(data, file):
+        index = bisect_left(starts, end) - 1  # the last place that begins before this one ends
+        if index >= 0 and joined[index][1] > start and end > start:
+            return []
+    return joined
 
 
 def _used(data: bytes, file: File) -> Iterator[Span]:
@@ -143,16 +155,25 @@ def _used(data: bytes, file: File) -> Iterator[Span]:
     yield 0, 16 if layout.big else 8
     waiting = list(file.pages)
     seen = {page.offset for page in waiting}
+    entries = 0
     while waiting:
         page = waiting.pop()
-        yield page.offset, page.offset + directory_bytes(layout, len(page.entries))
+        entries += len(page.entries)
+        if entries > _MOST_ENTRIES:
+            yield 0, len(data)  # made to hang a reader: whatever it holds, it stays
+            return
+        yield page.offset, page.end
         yield from ((e.offset, e.offset + len(e.value)) for e in page.entries if e.offset is not None and e.value)
         if page is not file.directory:
-            for where, sizes in zip((*_OFFSETS, 513), (*_COUNTS, 514), strict=True):
-                places = zip(page.integers(where, layout.order), page.integers(sizes, layout.order), strict=False)
-                yield from ((at, at + size) for at, size in places)
+            yield from _samples(page, layout)
         for offset in (at for tag in _POINTERS for at in page.integers(tag, layout.order)):
-            if offset not in seen and len(seen) < _MOST_DIRECTORIES:
+            if offset not in seen:
                 seen.add(offset)
                 with suppress(InputError):  # a pointer into nowhere takes up nothing
                     waiting.append(read_directory(data, layout, offset))
+
+
+def _samples(page: Directory, layout: Layout) -> Iterator[Span]:
+    for where, sizes in zip((*_OFFSETS, 513), (*_COUNTS, 514), strict=True):
+        places = zip(page.integers(where, layout.order), page.integers(sizes, layout.order), strict=False)
+        yield from ((at, at + size) for at, size in places)

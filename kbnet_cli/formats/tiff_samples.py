@@ -33,6 +33,7 @@ PHOTOMETRIC: dict[ColourModel, Literal["minisblack", "rgb", "separated"]] = {
 }
 _QUIET = logging.NullHandler()
 _COLOUR_MAP = 320
+_OLD_JPEG = 6
 _FOREIGN = (
     ValueError,  # tifffile's own errors are ValueErrors
     RuntimeError,  # imagecodecs' are RuntimeErrors
@@ -153,6 +154,11 @@ def _decode(data: bytes, page: int, structure: Structure) -> Shaped[np.ndarray, 
     except (NotImplementedError, ImportError) as error:
         raise UnsupportedError(f"got TIFF that cannot be decoded here: {_first_line(error)}") from error
     except _FOREIGN as error:
+        if structure.compression == _OLD_JPEG:
+            raise UnsupportedError(
+                f"got JPEG in the way of TIFF 6.0 of 1992, which cannot be decoded here: {_first_line(error)}",
+                hint="save it anew with the program that made it",
+            ) from error
         raise InputError(f"the picture data of the TIFF is damaged: {_first_line(error)}") from error
     expected = (structure.height, structure.width, structure.samples)
     if stored.ndim != 5 or stored.shape[1] != 1:

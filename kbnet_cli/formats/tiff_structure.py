@@ -32,6 +32,7 @@ _REFUSED = {
     32844: "LogL",
     32845: "LogLuv",
 }
+_YCBCR_CODECS = frozenset({6, 7, 50001})  # JPEG, old and new, and WebP: their decoders give RGB
 _MOST_EXTRA = 16
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "untyped", 5: "complex", 6: "complex"}
 
@@ -234,6 +235,11 @@ def _check_kind(page: Directory, layout: Layout, structure: Structure) -> None:
         raise UnsupportedError(f"got float samples with photometric interpretation {structure.photometric} in TIFF")
     if structure.photometric == SEPARATED and page.integer(332, layout.order, 1) != 1:
         raise UnsupportedError("got separated inks other than CMYK in TIFF, expected CMYK")
+    if structure.photometric == YCBCR and structure.compression not in _YCBCR_CODECS:
+        raise UnsupportedError(
+            f"got YCbCr samples with compression {structure.compression} in TIFF, expected JPEG",
+            hint="save it as RGB first",
+        )
     if structure.planar not in (CONTIGUOUS, SEPARATE):
         raise InputError(f"got planar configuration {structure.planar} in TIFF, expected 1 or 2")
     if structure.tile and min(structure.tile) < 1:

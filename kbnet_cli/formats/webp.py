@@ -80,7 +80,7 @@ def _compress(photo: Photo, *, lossless: bool, quality: int) -> bytes:
 
 
 def _around(metadata: Metadata, source: Structure | None, pixels: list[Chunk]) -> list[Chunk]:
-    """Return all chunks in the order of the specification: profile, picture, EXIF, XMP, and what else the source had."""
+    """Return all chunks in the specification's order: profile, picture, EXIF, XMP, and what else the source had."""
     known = _metadata(source) if source is not None else Metadata()
     chunks = list(pixels)
     for name, field in _BLOCKS.items():

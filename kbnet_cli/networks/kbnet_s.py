@@ -49,8 +49,8 @@ class KBBlock(BasisAttention):
         self.gamma = nn.Parameter(torch.full((1, channels, 1, 1), 1e-2))
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        features = features + self.branches(self.norm1(features)) * self.beta
-        return features + self.conv5(self.gate(self.conv4(self.norm2(features)))) * self.gamma
+        features = torch.addcmul(features, self.branches(self.norm1(features)), self.beta)
+        return torch.addcmul(features, self.conv5(self.gate(self.conv4(self.norm2(features)))), self.gamma)
 
     def branches(self, normal: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Multiply the dynamic branch by the invariant and the global one, and mix the channels."""

@@ -22,8 +22,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         variance, mean = torch.var_mean(features, dim=1, correction=0, keepdim=True)
-        scale = self.weight.view(-1, 1, 1)
-        return (features - mean).mul_(torch.rsqrt(variance + 1e-6)) * scale + self.bias.view(-1, 1, 1)
+        normal = (features - mean).mul_(torch.rsqrt(variance + 1e-6))
+        return torch.addcmul(self.bias.view(-1, 1, 1), normal, self.weight.view(-1, 1, 1))
 
 
 class Gate(nn.Module):
@@ -61,12 +61,11 @@ class BasisAttention(nn.Module):
 
     def coefficients(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n h w"]:
         """Predict how much of each basis kernel every pixel takes."""
-        attention: Tensor = self.conv2(features) * self.attgamma
-        return attention + self.conv211(features)
+        return torch.addcmul(self.conv211(features), self.conv2(features), self.attgamma)
 
     def filtered(
         self, features: Float[Tensor, "b f h w"], attention: Float[Tensor, "b n h w"]
     ) -> Float[Tensor, "b f h w"]:
         """Apply each pixel's own kernel, scaled by ga1, and add what went in."""
         answer = kernel_basis_attention(features, attention, self.w, self.b, group_size=self.group_size)
-        return answer * self.ga1 + features
+        return torch.addcmul(features, answer, self.ga1)

@@ -41,7 +41,7 @@ class OptimisationRecipe:
 
     patch: int = 64
     """Height and width of a patch."""
-    batch: int = 16
+    batch: int = 8
     learning_rate: float = 2e-3
     final_learning_rate: float = 1e-5
     """Where the cosine ends."""

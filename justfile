@@ -1,0 +1,38 @@
+# What CI runs. `just` alone lists these.
+
+[private]
+default:
+    @just --list
+
+# Everything: format, lint, types, import contract, generated documentation, tests
+check: lint types imports docs-check test
+
+# Format and lint
+lint:
+    ruff format --check .
+    ruff check .
+
+# Types, strictly
+types:
+    mypy
+
+# Imports only point down
+imports:
+    lint-imports --no-logo
+
+# The generated parts of the README say what the program says
+docs-check:
+    python -m cogapp --check README.md
+
+# Generate them anew
+docs:
+    python -m cogapp -r README.md
+
+# The tests; `just test -m "not slow"` for the quick ones
+test *words:
+    python -m pytest {{ words }}
+
+# Mend what can be mended by itself
+fix:
+    ruff check --fix .
+    ruff format .
