@@ -46,7 +46,7 @@ def evaluate_gaussian(
     folder: Path,
     *,
     sigma: float,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Add Gaussian noise to each picture of a folder, restore it, and compare.
 
@@ -62,11 +62,13 @@ def evaluate_gaussian(
         raise InputError(f"{folder}: holds no picture to evaluate", hint="expected PNG, TIFF or BMP files")
     scores = []
     for done, path in enumerate(files):
-        progress(done, len(files))
+        if progress:
+            progress(done, len(files))
         clean = _read(path)
         noisy = with_gaussian_noise(clean, sigma=sigma)
         scores.append(PictureScore(path.name, psnr(to_uint8(restore_padded(restore, noisy)), clean)))
-    progress(len(files), len(files))
+    if progress:
+        progress(len(files), len(files))
     return Evaluation(sigma, tuple(scores))
 
 

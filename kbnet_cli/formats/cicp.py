@@ -38,6 +38,9 @@ class Numbers:
         return self.primaries in (1, 2) and self.transfer in (2, 13, *_VIDEO_TRANSFERS)
 
 
+LINEAR_SRGB = Numbers(1, 8)
+
+
 def of(origin: Origin | None) -> Numbers | None:
     """Return the numbers in the file that a photo came from, where such files have them."""
     if origin is None:
@@ -51,12 +54,12 @@ def of(origin: Origin | None) -> Numbers | None:
     return None
 
 
-def profile(numbers: Numbers) -> bytes | None:
+def profile(numbers: Numbers, *, grey: bool = False) -> bytes | None:
     """Return an ICC profile for the numbers, or None where there is none: the curves of HDR are not ICC's."""
     space = _WHITES_AND_PRIMARIES.get(1 if numbers.primaries == 2 else numbers.primaries)
     encoded = np.linspace(0.0, 1.0, _ENTRIES)
     light = _light(encoded, numbers.transfer)
-    return None if space is None or light is None else _profile(*space, light)
+    return None if space is None or light is None else _profile(*space, light, grey=grey)
 
 
 def png_profile(data: bytes) -> bytes | None:
@@ -88,9 +91,14 @@ def _light(encoded: Float64[np.ndarray, " n"], transfer: int) -> Float64[np.ndar
     return encoded ** powers[transfer] if transfer in powers else None
 
 
-def _profile(white: tuple[float, float], primaries: tuple[float, ...], light: Float64[np.ndarray, " n"]) -> bytes:
+def _profile(
+    white: tuple[float, float], primaries: tuple[float, ...], light: Float64[np.ndarray, " n"], *, grey: bool = False
+) -> bytes:
     made = imagecodecs.cms_profile(
-        "rgb", whitepoint=white, primaries=primaries, transferfunction=np.rint(light * 65535).astype(np.uint16)
+        "gray" if grey else "rgb",
+        whitepoint=white,
+        primaries=primaries,
+        transferfunction=np.rint(light * 65535).astype(np.uint16),
     )
     # The date of making (ICC.1, 7.2.8) would make each file a different one.
     return bytes(made[:24]) + bytes.fromhex("07ea 0001 0001 0000 0000 0000") + bytes(made[36:])

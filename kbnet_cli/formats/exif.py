@@ -53,8 +53,8 @@ TAKEN = frozenset(
 """Tags of the exposure, the lens and the camera's body."""
 _UNITS = {3: 2, 8: 2, 4: 4, 9: 4, 13: 4, 5: 4, 10: 4, 11: 4, 12: 8}  # bytes that swap together; 1 for all others
 _CLASSIC_TYPES = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 129})
-_MOST_PIN = 60_000
-"""A maker note that began further in is not put where it was: the block would no longer fit into a JPEG segment."""
+_MOST_PINNED = 65_000
+"""A maker note that ended further in is not put where it was: the block would not fit into a JPEG segment."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def pack(description: Description) -> bytes:
     arena = Arena(base, layout)
     pointers = bool(description.exif or description.interop) + bool(description.gps)
     room = directory_bytes(layout, len(description.image) + pointers)
-    if note and note.value and note.offset and 8 <= note.offset <= _MOST_PIN:
+    if note and note.value and note.offset and 8 <= note.offset <= _MOST_PINNED - len(note.value):
         arena = Arena(base.ljust(note.offset, b"\0") + note.value, layout, [(8, note.offset)])
         pinned = replace(note, stored=layout.pack_offset(note.offset))
         exif = tuple(pinned if entry is note else entry for entry in description.exif)

@@ -32,12 +32,10 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
         what = f"{count} pictures" if count > 1 else "a sequence"
         raise UnsupportedError(f"got {what} in one HEIC file, expected one picture", hint="take them apart first")
     try:
-        file = pi_heif.open_heif(
-            BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False, thumbnails=False, depth_images=False
-        )
-        samples = np.asarray(file[0])
+        file = pi_heif.open_heif(BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+        samples = np.array(file[0])  # a copy: the library's own memory goes with the file
         depth = file.info["bit_depth"]
-    except (ValueError, EOFError, OSError, RuntimeError, SyntaxError) as error:
+    except (ValueError, EOFError, OSError, RuntimeError, SyntaxError, IndexError) as error:
         raise InputError(f"the HEIC data is broken: {error}") from error
     if depth not in (8, 10, 12):
         raise UnsupportedError(f"got a HEIC file of {depth} bits, expected 8, 10 or 12")

@@ -163,6 +163,9 @@ def _item(content: bytes, located: dict[int, Item]) -> Item:
     names = content[12 + wide :].split(b"\0")
     place = located.get(identifier, Item(identifier, b""))
     content_type = names[1] if kind == b"mime" and len(names) > 1 else b""
+    if not (kind + content_type).isascii():
+        # libheif's binding does not survive such a name.
+        raise InputError("the directory of picture items is damaged: it names a type that is no text")
     return Item(identifier, kind, content_type, bool(content[3] & 1), place.in_meta, place.extents)
 
 

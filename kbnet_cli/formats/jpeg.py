@@ -92,7 +92,7 @@ def _decompress(data: bytes, structure: Structure, colour: ColourModel) -> Shape
             raise InputError(f"the JPEG data is broken: {_lowered(error)}") from error
     try:
         return np.asarray(imagecodecs.jpeg8_decode(stream))
-    except (imagecodecs.Jpeg8Error, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(f"the JPEG data is broken: {_lowered(error)}") from error
 
 
@@ -142,7 +142,7 @@ def _compress(
                 bitspersample=depth,
             )
         )
-    except (imagecodecs.Jpeg8Error, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise OutputError(f"the JPEG encoder refused {samples.shape[1]}×{samples.shape[0]} pixels: {error}") from error
 
 

@@ -1,6 +1,6 @@
 """Metadata blocks in JPEG's application segments, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kbnet_cli.errors import UnsupportedError
@@ -85,7 +85,8 @@ def kind(segment: Segment) -> str | None:
     return None
 
 
-def _payloads(segments: Sequence[Segment], marker: int, signature: bytes):  # type: ignore[no-untyped-def]
+def _payloads(segments: Sequence[Segment], marker: int, signature: bytes) -> Iterator[bytes]:
+    """Yield what follows the signature in each segment that has it."""
     return (s.payload[len(signature) :] for s in segments if s.marker == marker and s.payload.startswith(signature))
 
 

@@ -2,12 +2,14 @@
 
 import imagecodecs
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 
+from kbnet_cli.colour import srgb_decode
 from kbnet_cli.errors import InputError, OutputError, UnsupportedError
 from kbnet_cli.formats import codestream, exif, jxl_profile
 from kbnet_cli.formats.boxes import Box, split
 from kbnet_cli.formats.codestream import ALPHA, GREY, RGB, Header
+from kbnet_cli.formats.codestream_rewrite import rewrite
 from kbnet_cli.formats.limits import check_size
 from kbnet_cli.formats.orientation import exif_to_write, into_exif
 from kbnet_cli.photo import ColourModel, Depth, Metadata, Origin, Photo
@@ -35,7 +37,7 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
     depth = _supported(header)
     try:
         samples = imagecodecs.jpegxl_decode(stream, keeporientation=True)
-    except (imagecodecs.JpegxlError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(f"the JPEG XL data is broken: {error}") from error
     if samples.ndim == 2:
         samples = samples[:, :, np.newaxis]
@@ -122,10 +124,10 @@ def _compress(
         if distance > 0 and depth > 8:
             # The encoder takes samples of more than 8 bits for linear light; so it gets linear light, and then the
             # header says which depth and curve a decoder is to give back.
-            light = _linear(samples, depth, has_alpha=photo.alpha is not None)
+            light = _light(samples, depth, has_alpha=photo.alpha is not None)
             file = imagecodecs.jpegxl_encode(light[:, :, 0] if light.shape[2] == 1 else light, distance=distance)
             level, stream = _stream(bytes(file))
-            return level, codestream.rewrite(stream, orientation=orientation, srgb=True, bits=depth)
+            return level, rewrite(stream, orientation=orientation, srgb=True, bits=depth)
         file = imagecodecs.jpegxl_encode(
             array,
             lossless=distance == 0 or None,
@@ -133,22 +135,22 @@ def _compress(
             effort=4 if distance == 0 else 7,
             bitspersample=None if depth == 32 else depth,
         )
-    except (imagecodecs.JpegxlError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         height, width = photo.size
         raise OutputError(f"the JPEG XL encoder refused {width}×{height} pixels: {error}") from error
     level, stream = _stream(bytes(file))
     if photo.metadata.icc is not None:
         return level, jxl_profile.put_into(stream, photo.metadata.icc, orientation=orientation)
-    return level, codestream.rewrite(stream, orientation=orientation, srgb=not photo.linear)
+    return level, rewrite(stream, orientation=orientation, srgb=not photo.linear)
 
 
-def _linear(samples: Shaped[np.ndarray, "h w c"], depth: Depth, *, has_alpha: bool) -> Shaped[np.ndarray, "h w c"]:
-    """Return light by the sRGB curve (IEC 61966-2-1); alpha stays as it is."""
-    encoded = samples.astype(np.float64) / (2**depth - 1)
-    light = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+def _light(samples: Shaped[np.ndarray, "h w c"], depth: Depth, *, has_alpha: bool) -> Float32[np.ndarray, "h w c"]:
+    """Return linear light by the sRGB curve; alpha stays as it is."""
+    encoded = samples.astype(np.float32) / np.float32(2**depth - 1)
+    light = srgb_decode(encoded)
     if has_alpha:
         light[:, :, -1] = encoded[:, :, -1]
-    return np.asarray(light, np.float32)
+    return light
 
 
 def _distance(quality: int) -> float:
@@ -207,7 +209,7 @@ def _blocks(boxes: tuple[Box, ...]) -> Metadata:
             kind = content[:4]
             try:
                 content = bytes(imagecodecs.brotli_decode(content[4:]))
-            except (imagecodecs.BrotliError, ValueError) as error:
+            except (RuntimeError, ValueError) as error:
                 raise InputError("the packed metadata of the JPEG XL file is broken") from error
         name = _BLOCKS.get(kind)
         if name == "exif":

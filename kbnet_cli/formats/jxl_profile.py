@@ -13,7 +13,8 @@ from jaxtyping import Shaped
 from kbnet_cli.errors import InputError, OutputError, UnsupportedError
 from kbnet_cli.formats import codestream
 from kbnet_cli.formats.boxes import first, split
-from kbnet_cli.formats.codestream import GREY, Profile
+from kbnet_cli.formats.codestream import GREY
+from kbnet_cli.formats.codestream_rewrite import Profile, rewrite
 
 
 def read(stream: bytes) -> bytes:
@@ -43,7 +44,7 @@ def put_into(stream: bytes, icc: bytes, *, orientation: int) -> bytes:
     tried: set[bytes] = set()
     # Up to seven bits of padding follow the coded profile, and only decoding tells how many.
     for padding in range(8):
-        candidate = codestream.rewrite(stream, orientation=orientation, profile=Profile(donor, begin, end - padding))
+        candidate = rewrite(stream, orientation=orientation, profile=Profile(donor, begin, end - padding))
         if candidate in tried:
             continue
         tried.add(candidate)
@@ -86,5 +87,6 @@ def _library() -> Any:
         return importlib.import_module("pylibjxl")
     except ImportError as error:
         raise UnsupportedError(
-            "got a photo with an ICC profile, which JPEG XL needs pylibjxl for", hint="pip install pylibjxl"
+            "got a photo with an ICC profile, which JPEG XL needs pylibjxl for",
+            hint="pip install 'kbnet[jxl]', or write it with --format tif or png",
         ) from error

@@ -35,7 +35,7 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
     minimal = SIGNATURE + b"".join(chunk.to_bytes() for chunk in structure.chunks if chunk.name in _CODING)
     try:
         samples = imagecodecs.png_decode(minimal)
-    except (imagecodecs.PngError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         # The decoder's own words are not repeated: the binding sometimes fails to read them.
         raise InputError("the PNG data is broken: it cannot be inflated to the end") from error
     if samples.ndim == 2:
@@ -66,7 +66,7 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None) -> bytes:  # noqa
     samples = np.concatenate(channels, axis=2)
     try:
         stream = bytes(imagecodecs.png_encode(samples[:, :, 0] if samples.shape[2] == 1 else samples))
-    except (imagecodecs.PngError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise OutputError(f"the PNG encoder refused {samples.shape[1]}×{samples.shape[0]} pixels: {error}") from error
     written = parse(stream)
     before = [*_numbers(photo), *png_metadata.build(photo.metadata)]

@@ -9,7 +9,6 @@ import dataclasses
 import io
 import json
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import rawpy
@@ -17,25 +16,7 @@ from jaxtyping import UInt16
 
 from kbnet_cli.errors import InputError
 from kbnet_cli.formats.limits import check_size
-
-
-@dataclass(frozen=True)
-class Report:
-    """What LibRaw says about a file beside its samples, or why there are none."""
-
-    height: int = 0
-    width: int = 0
-    channels: int = 0
-    flip: int = 0
-    """LibRaw's code: bit 0 mirrors left and right, bit 1 top and bottom, bit 2 swaps rows and columns."""
-    pixel_aspect: float = 1.0
-    iso: float = 0.0
-    exposure_seconds: float = 0.0
-    aperture: float = 0.0
-    focal_length_mm: float = 0.0
-    timestamp: str = ""
-    error: str = ""
-    hint: str = ""
+from kbnet_cli.formats.raw_report import Report
 
 
 def develop(data: bytes, max_megapixels: float | None) -> tuple[Report, UInt16[np.ndarray, "h w c"]]:

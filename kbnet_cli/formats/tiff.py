@@ -5,6 +5,8 @@ A TIFF that becomes a TIFF is not written anew: its picture is replaced and the 
 that maker notes stay where they were.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Shaped
 
@@ -27,7 +29,6 @@ from kbnet_cli.formats.tiff_rewrite import (
 from kbnet_cli.formats.tiff_samples import PHOTOMETRIC, Form, read_samples, same_form, write_samples
 from kbnet_cli.formats.tiff_structure import (
     ASSOCIATED_ALPHA,
-    LOSSLESS,
     UNASSOCIATED_ALPHA,
     File,
     Structure,
@@ -61,7 +62,7 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
         depth=samples.depth,
         alpha=np.ascontiguousarray(samples.values[..., colours]) if structure.has_alpha else None,
         metadata=metadata,
-        origin=Origin("tif", data, lossless=structure.compression in LOSSLESS),
+        origin=Origin("tif", data, lossless=structure.lossless),
         linear=samples.depth == 32 and metadata.icc is None,
         notes=tuple(note for note in (samples.note, *_notes(file, structure)) if note),
     )
@@ -76,7 +77,7 @@ def encode(photo: Photo, *, depth: Depth, quality: int | None = None) -> bytes: 
     """
     assert depth == photo.depth
     if photo.origin is not None and photo.origin.format == "tif":
-        file, structure = _open(photo.origin.data, None)
+        file, structure = _open(photo.origin.data, math.inf)  # its size was allowed when it was read
         if (structure.height, structure.width) == photo.size and structure.colour == photo.colour:
             return _rewrite(photo, photo.origin.data, file, structure)
     return _write(photo)

@@ -24,8 +24,8 @@ STORAGE = frozenset(
 _OF_YCBCR = frozenset({529, 530, 531, 532})
 _OF_DEPTH = frozenset({280, 281, 290, 291, 301, 336, 340, 341})
 """Tags that count in the steps of one depth: smallest and largest sample, response curves, dot range."""
-_DEFAULTS = {266: 1, 284: 1, 317: 1, 339: 1}
-"""What a reader assumes where fill order, planar configuration, predictor or sample format are missing."""
+_DEFAULTS = {266: 1, 277: 1, 284: 1, 317: 1, 339: 1}
+"""What a reader assumes where fill order, samples of a pixel, planes, predictor or sample format are missing."""
 _POINTERS = (330, 34665, 34853, 40965)
 _MOST_ENTRIES = 1_000_000
 _PADDING = 16  # writers put zeros between strips to begin each at an even or round offset
@@ -85,7 +85,7 @@ def replace_page(
     Entries whose values lie outside of the file are left out: they would point into what was added to it.
     """
     directory, order = file.directory, file.layout.order
-    dropped = set(changed) | STORAGE | (_OF_YCBCR if old.photometric == YCBCR else set())
+    dropped = set(changed) | STORAGE | (_OF_YCBCR if old.photometric == YCBCR or not old.lossless else set())
     dropped |= _OF_DEPTH if picture.bits != directory.integers(258, order) else set()
     kept = [entry for entry in directory.entries if entry.tag not in dropped and entry.value is not None]
     added = [entry for entry in changed.values() if entry is not None]

@@ -12,7 +12,7 @@ UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 UNCOMPRESSED = 1
 CONTIGUOUS, SEPARATE = 1, 2
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
-LOSSLESS = frozenset({1, 2, 3, 4, 5, 8, 32946, 32773, 34925, 50000})
+_LOSSLESS = frozenset({1, 2, 3, 4, 5, 8, 32946, 32773, 34925, 50000})
 """Compressions that keep each sample: none, the fax codes, LZW, deflate, PackBits, LZMA and Zstandard."""
 
 _COLOUR_SAMPLES = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3}
@@ -33,6 +33,7 @@ _REFUSED = {
     32845: "LogLuv",
 }
 _YCBCR_CODECS = frozenset({6, 7, 50001})  # JPEG, old and new, and WebP: their decoders give RGB
+_JPEG, _END_OF_IMAGE = 7, b"\xff\xd9"
 _MOST_EXTRA = 16
 _SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "float", 4: "untyped", 5: "complex", 6: "complex"}
 
@@ -63,6 +64,11 @@ class Structure:
     def colour(self) -> ColourModel:
         """What the colours become; a palette's are RGB."""
         return _COLOURS[self.photometric]
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the compression keeps each sample."""
+        return self.compression in _LOSSLESS
 
     @property
     def has_alpha(self) -> bool:
@@ -163,6 +169,11 @@ def check_whole(data: bytes, structure: Structure) -> Structure:
         needed = _needed(structure, index) if structure.compression == UNCOMPRESSED else 1
         if offset < 8 or count < needed:
             raise InputError(f"{name} {index} has {count} bytes of picture data, expected {needed}")
+    if structure.compression == _JPEG:
+        for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
+            # The decoder fills what is missing with grey and says nothing.
+            if data.rfind(_END_OF_IMAGE, offset, offset + count) < 0:
+                raise InputError(f"{name} {index} is JPEG without an end: its data is damaged")
     if structure.compression == UNCOMPRESSED:
         # Some writers count the padding behind a strip too; it is no part of the picture.
         counts = tuple(min(count, _needed(structure, index)) for index, count in enumerate(counts))
@@ -209,7 +220,8 @@ def _extra(page: Directory, layout: Layout, count: int) -> tuple[int, ...]:
     if count > _MOST_EXTRA:
         raise UnsupportedError(f"got {count} samples of a pixel beside its colours, expected at most {_MOST_EXTRA}")
     said = page.integers(338, layout.order)[:count]
-    return said + (0,) * (count - len(said))
+    known = tuple(kind if kind in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA) else 0 for kind in said)
+    return known + (0,) * (count - len(known))
 
 
 def _same(values: Iterable[int], what: str) -> int:

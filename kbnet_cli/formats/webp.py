@@ -32,7 +32,7 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
     check_size(height, width, len(data), max_megapixels)
     try:
         samples = imagecodecs.webp_decode(data, hasalpha=has_alpha)
-    except (imagecodecs.WebpError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError("the WebP data is broken: it cannot be decoded to the end") from error
     return Photo(
         pixels=np.ascontiguousarray(samples[:, :, :3]),

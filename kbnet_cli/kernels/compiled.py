@@ -1,4 +1,4 @@
-"""The kernel basis attention compiled for the CPU: float32, on as many threads as torch uses.
+"""The kernel basis attention compiled for the CPU: in float32, on as many threads as torch uses.
 
 The source is kba.c. A build without a compiler has no extension; `available` says so and the plain form runs instead.
 """
@@ -6,9 +6,10 @@ The source is kba.c. A build without a compiler has no extension; `available` sa
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float
 from torch import Tensor
 
 try:
@@ -41,19 +42,20 @@ def fastest_form() -> str:
 
 
 def kernel_basis_attention(
-    features: Float32[Tensor, "b c h w"],
-    attention: Float32[Tensor, "b n h w"],
-    weight: Float32[Tensor, "1 n k"],
-    bias: Float32[Tensor, "1 n c"],
+    features: Float[Tensor, "b c h w"],
+    attention: Float[Tensor, "b n h w"],
+    weight: Float[Tensor, "1 n k"],
+    bias: Float[Tensor, "1 n c"],
     *,
     group_size: int,
     form: str | None = None,
-) -> Float32[Tensor, "b c h w"]:
+) -> Float[Tensor, "b c h w"]:
     """Filter each pixel's neighbourhood with its own mixture of basis kernels, on the CPU, without a gradient.
 
-    Shapes, ranges and the formula: `kernels.plain`. `form` is one of `forms()`.
+    Shapes, ranges and the formula: `kernels.plain`. `form` is one of `forms()`. Computed in float32, whatever the
+    inputs' type; the answer has that of the features.
     """
-    inputs = [tensor.detach().contiguous() for tensor in (features, attention, weight, bias)]
+    inputs = [tensor.detach().float().contiguous() for tensor in (features, attention, weight, bias)]
     answer = torch.empty_like(inputs[0])
     addresses = [tensor.data_ptr() for tensor in (*inputs, answer)]
     sizes = _sizes(inputs, group_size)
@@ -66,15 +68,15 @@ def kernel_basis_attention(
 
     # More parts than threads: a thread that the machine holds up must not hold up the others.
     _share(work, _parts(inputs, group_size, parts_a_thread=4))
-    return answer
+    return answer.to(features.dtype)
 
 
 def gradients(
-    gradient: Float32[Tensor, "b c h w"],
-    features: Float32[Tensor, "b c h w"],
-    attention: Float32[Tensor, "b n h w"],
-    weight: Float32[Tensor, "1 n k"],
-    bias: Float32[Tensor, "1 n c"],
+    gradient: Float[Tensor, "b c h w"],
+    features: Float[Tensor, "b c h w"],
+    attention: Float[Tensor, "b n h w"],
+    weight: Float[Tensor, "1 n k"],
+    bias: Float[Tensor, "1 n c"],
     *,
     group_size: int,
     form: str | None = None,
@@ -83,8 +85,8 @@ def gradients(
 
     Nothing is kept from the forward pass: the kernels are mixed anew, a few pixels at a time.
     """
-    inputs = [tensor.detach().contiguous() for tensor in (features, attention, weight, bias)]
-    gradient = gradient.detach().contiguous()
+    inputs = [tensor.detach().float().contiguous() for tensor in (features, attention, weight, bias)]
+    gradient = gradient.detach().float().contiguous()
     parts = _parts(inputs, group_size, parts_a_thread=1)
     height, channels, width = features.shape[2], features.shape[1], features.shape[3]
     d_features, d_attention = torch.zeros_like(inputs[0]), torch.empty_like(inputs[1])
@@ -112,7 +114,12 @@ def gradients(
             d_features[first // height, :, first % height - 1] += d_above[part]
         if last % height:
             d_features[last // height, :, last % height] += d_below[part]
-    return d_features, d_attention, d_weight.sum(0, keepdim=True), d_bias.sum(0, keepdim=True)
+    return (
+        d_features.to(features.dtype),
+        d_attention.to(attention.dtype),
+        d_weight.sum(0, keepdim=True).to(weight.dtype),
+        d_bias.sum(0, keepdim=True).to(bias.dtype),
+    )
 
 
 def _sizes(inputs: list[Tensor], group_size: int) -> tuple[int, int, int, int, int]:
@@ -137,7 +144,7 @@ def _parts(inputs: list[Tensor], group_size: int, *, parts_a_thread: int) -> lis
     threads = torch.get_num_threads()
     count = min(rows, max(1, multiplications // SMALLEST_PART), threads * parts_a_thread if threads > 1 else 1)
     edges = [rows * part // count for part in range(count + 1)] if count else []
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _share(work: Callable[[Rows], None], parts: list[Rows]) -> None:

@@ -52,7 +52,7 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #define HAS_X86_FORMS 1
 
 #define FORM(name) name##_avx512
-#define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,prefer-vector-width=512")))
+#define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
 #define LANES 16
 #define VECTORS 2 /* 9 taps x 2 vectors of sums fill 18 of the 32 registers */
 #include "kba_body.h"

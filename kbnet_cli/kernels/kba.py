@@ -24,7 +24,7 @@ def kernel_basis_attention(
     """
     inputs = (features, attention, weight, bias)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        answer: Tensor = BandedAttention.apply(*inputs, group_size)
+        answer: Tensor = BandedAttention.apply(*inputs, group_size)  # type: ignore[no-untyped-call]
         return answer
     form = compiled if _compiled_fits(inputs) else plain
     return form.kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
@@ -33,7 +33,7 @@ def kernel_basis_attention(
 def _compiled_fits(inputs: tuple[Tensor, ...]) -> bool:
     """Say whether the compiled form is there and can take these tensors."""
     return compiled.available() and all(
-        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in inputs
+        tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16) for tensor in inputs
     )
 
 

@@ -60,7 +60,7 @@ def train(
     seed: int = 0,
     cache: Path | None = None,
     checkpoint_minutes: float = 3.0,
-    progress: Callable[[Report], None] = lambda report: None,
+    progress: Callable[[Report], None] | None = None,
 ) -> Report:
     """Train a network and write it to a safetensors file.
 
@@ -103,7 +103,8 @@ def train(
             save_state(state, state_file)
             save_weights(state.average, recipe, output)
             log.write(report)
-        progress(report)
+        if progress:
+            progress(report)
         if share >= 1:
             return report
         start = time.perf_counter()
@@ -124,24 +125,23 @@ def learning_rate(how: OptimisationRecipe, share: float) -> float:
 def _step(state: TrainingState, recipe: Recipe, pictures: Pictures, share: float) -> tuple[float, float]:
     """Take one step and return the loss and the gradient's norm."""
     how = recipe.optimisation
-    clean = batch(
-        pictures, state.generator, count=how.batch, patch=how.patch, scene_share=recipe.data.scene_share
-    )
+    clean = batch(pictures, state.generator, count=how.batch, patch=how.patch, scene_share=recipe.data.scene_share)
     noisy = add_gaussian_noise(clean, state.generator, sigma=recipe.noise.sigma)
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(how, share)
     state.network.train()
     loss = F.l1_loss(state.network(torch.from_numpy(noisy)), torch.from_numpy(clean))
     state.optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     gradient = torch.nn.utils.clip_grad_norm_(state.network.parameters(), how.longest_gradient)
     state.optimiser.step()
     state.step += 1
     # A mean over few steps follows the first ones fast; later ones weigh as the recipe says.
     kept = min(how.averaging, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        average, latest = list(state.average.parameters()), list(state.network.parameters())
-        torch._foreach_lerp_(average, latest, 1 - kept)
+        pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
+        for average, latest in pairs:
+            average.lerp_(latest, 1 - kept)
     return loss.item(), float(gradient)
 
 

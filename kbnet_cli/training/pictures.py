@@ -15,7 +15,8 @@ PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 PALETTE_SIZE = 4096
 HELD_OUT_PATCH = 128
 
-Picture = UInt8[np.ndarray, "h w c"]
+Picture = UInt8[np.ndarray, "_ _ c"]
+"""Of any height and width, display-encoded."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,7 @@ class Pictures:
     held_out: UInt8[np.ndarray, "b p p c"]
 
 
-def prepare(
-    recipe: DataRecipe, photos_folder: Path, *, patch: int, seed: int, cache: Path | None = None
-) -> Pictures:
+def prepare(recipe: DataRecipe, photos_folder: Path, *, patch: int, seed: int, cache: Path | None = None) -> Pictures:
     """Read and shrink the photos of a folder and draw the scenes; minutes of work, so a cache file may keep it.
 
     Raises:
@@ -51,9 +50,7 @@ def prepare(
     held_out = [picture for index in order[: recipe.held_out_photos] for picture in photos[index]]
     pictures = Pictures(
         photos=tuple(kept),
-        scenes=tuple(
-            scene(generator, recipe.scene_size, _palette(generator, kept)) for _ in range(recipe.scenes)
-        ),
+        scenes=tuple(scene(generator, recipe.scene_size, _palette(generator, kept)) for _ in range(recipe.scenes)),
         held_out=np.stack([_cut(generator, held_out[i % len(held_out)], HELD_OUT_PATCH) for i in range(24)])
         if held_out
         else np.zeros((0, HELD_OUT_PATCH, HELD_OUT_PATCH, 3), np.uint8),
@@ -80,7 +77,7 @@ def batch(
         else:
             picture = pictures.photos[generator.choice(len(weights), p=weights)]
         candidates = [_cut(generator, picture, patch) for _ in range(2)]
-        chosen = np.rot90(max(candidates, key=_busyness), generator.integers(4))
+        chosen = np.rot90(max(candidates, key=_busyness), int(generator.integers(4)))
         if generator.integers(2):
             chosen = chosen[:, ::-1]
         patches[index] = chosen.transpose(2, 0, 1)
@@ -124,10 +121,10 @@ def shrink(pixels: Picture, factor: int) -> Picture:
     return np.rint(255 * np.clip(encoded, 0, 1)).astype(np.uint8)
 
 
-def _srgb_to_linear() -> Float32[np.ndarray, "256"]:
+def _srgb_to_linear() -> Float32[np.ndarray, " 256"]:
     """Tabulate the sRGB curve, IEC 61966-2-1."""
     encoded = np.arange(256) / 255
-    table: Float32[np.ndarray, "256"] = np.where(
+    table: Float32[np.ndarray, " 256"] = np.where(
         encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
     ).astype(np.float32)
     return table

@@ -1,13 +1,15 @@
 """What a training holds between two steps, to the file and back; and the weights that come out of it."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -51,7 +53,7 @@ def save_state(state: TrainingState, path: Path) -> None:
         "step": state.step,
         "seconds": state.seconds,
     }
-    _write_whole(path, lambda partial: torch.save(content, partial))
+    _write_whole(path, lambda file: torch.save(content, file))
 
 
 def load_state(state: TrainingState, path: Path) -> None:
@@ -87,14 +89,17 @@ def save_weights(network: KBNetS, recipe: Recipe, path: Path) -> None:
     }
     if recipe.facts.card is not None:
         metadata["kbnet.card"] = recipe.facts.card
-    _write_whole(path, lambda partial: save_file(tensors, partial, metadata))
+    _write_whole(path, lambda file: file.write(save(tensors, metadata)))
 
 
 def _pair(values: tuple[float, float]) -> str:
     return f"{values[0]:g},{values[1]:g}"
 
 
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     partial = path.with_name(path.name + ".partial")
-    write(partial)
+    with partial.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
