@@ -69,8 +69,8 @@ def measure(words: list[str]) -> tuple[float, float, str]:
     probe = (
         "import json, resource, subprocess, sys, time; s = time.perf_counter();"
         "r = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE, text=True);"
-        "print(json.dumps([time.perf_counter() - s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,"
-        " r.stdout]))"
+        "seconds = time.perf_counter() - s; peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss;"
+        "print(json.dumps([seconds, peak * 1024 / 1e9, r.stdout]))"
     )
     done = subprocess.run([sys.executable, "-c", probe, *words], capture_output=True, text=True, check=True, cwd=ROOT)
     seconds, gigabytes, printed = json.loads(done.stdout.splitlines()[-1])

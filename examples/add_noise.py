@@ -1,6 +1,6 @@
 """Make the noisy example: Gaussian noise of σ 25 on a clean photo, rounded to 8 bits, ICC profile and EXIF kept.
 
-    python examples/add_noise.py examples/rocks_clean.jpg examples/rocks.png
+python examples/add_noise.py examples/rocks_clean.jpg examples/rocks.png
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Make the README's picture: a crop at 100 % before and after, side by side.
 
-    python examples/before_after.py examples/rocks.png examples/rocks_denoised.png examples/before-after.png
+python examples/before_after.py examples/rocks.png examples/rocks_denoised.png examples/before-after.png
 """
 
 import sys

@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal
 
 from kbnet_cli.errors import InputError, KBNetError, OutputError, PhotoError, UsageError
 from kbnet_cli.formats import codec, sniff
+from kbnet_cli.formats.table import FORMATS
 from kbnet_cli.photo import Photo
 
 STANDARD = Path("-")
@@ -173,7 +174,7 @@ def format_of_output(path: Path) -> str:
         UsageError: the extension is none that can be written.
     """
     name = codec.format_of_name(path.name)
-    written = {entry.name for entry in codec.FORMATS if entry.written}
+    written = {entry.name for entry in FORMATS if entry.written}
     if name not in written:
         raise UsageError(
             f"{path}: cannot write a file with that ending, expected one of {', '.join(sorted(written))}",

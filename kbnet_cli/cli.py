@@ -3,6 +3,7 @@
 Whatever is slow to import is imported inside the command that needs it, so that `kbnet --help` answers in a blink.
 """
 
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -273,6 +274,8 @@ def main() -> None:
     """Run the command line and exit with its code."""
     from kbnet_cli.errors import KBNetError
 
+    # imagecodecs logs a warning for every interlaced PNG; what a user should know comes as a note of the photo.
+    logging.getLogger("imagecodecs").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()

@@ -13,7 +13,7 @@ TESTDATA = Path(__file__).parent.parent.parent / "shared" / "testdata"
 
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
-    np.random.seed(0)  # noqa: NPY002 - what other libraries draw from
+    np.random.seed(0)
     torch.manual_seed(0)
 
 
