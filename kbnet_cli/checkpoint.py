@@ -77,16 +77,10 @@ def _read_pickle(path: Path) -> object:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             content: object = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        # torch's own words are about its options and versions; -v shows them.
         raise WeightsError(
-            f"{path.name}: not a checkpoint of tensors only: {_first_line(error)}",
+            f"{path.name}: not a checkpoint of tensors only: broken, of another kind, or with code in it",
             hint="expected a .safetensors or .pth file; other contents of a .pth are never run",
         ) from error
     return content

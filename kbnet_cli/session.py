@@ -155,7 +155,7 @@ class Teller:
             console.error(outcome.error, cause=outcome.unexpected if self.voice.verbose else None)
         elif not self.voice.quiet:
             for text in outcome.notes:
-                console.warning(f"{_name(outcome.job.source)}: {text}")
+                console.note(f"note: {_name(outcome.job.source)}: {text}")
             if not self.voice.json:
                 console.note(_sentence(outcome))
         if self.voice.json:
