@@ -240,6 +240,7 @@ def train(
     from kbnet_cli.training.recipe import read_recipe
 
     wanted = read_recipe(recipe)
+    console.note(f"preparing pictures from {photos}: some minutes for a hundred megapixels")
     with console.training() as progress:
         budget = Budget(minutes=minutes)
         run(wanted, photos, output, budget=budget, resume=resume, seed=seed, progress=progress)
