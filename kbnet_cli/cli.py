@@ -218,6 +218,59 @@ def evaluate(
     session.evaluate(folder, tuple(sigma or (15.0, 25.0, 50.0)), wishes, session.Voice(json=json))
 
 
+@app.command("bench")
+def bench(
+    weights: Weights = None,
+    size: Annotated[int, typer.Option(min=1, help="Height and width of the tile.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="How often; the median counts.")] = 3,
+    device: Device = "auto",
+    precision: PrecisionOption = "auto",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Tell how fast this machine is: megapixels a second, peak memory, and what a photo of 24 megapixels would take.
+
+    \b
+        kbnet bench
+        kbnet bench -w sidd.pth --precision bf16
+
+    A picture made by code goes through the network, once to warm up and then for so many rounds.
+    """  # noqa: D301
+    from kbnet_cli import console
+    from kbnet_cli.bench import load, measure
+
+    engine = load(weights, device=device, precision=precision)
+    with console.reporting(1, quiet=json) as reporter:
+        progress = reporter.photo(f"{size}×{size}", (rounds + 1) * size**2 / 1e6)
+        found = measure(engine, size=size, rounds=rounds, progress=progress)
+    if json:
+        typer.echo(found.as_json())
+    else:
+        console.measurement(found)
+
+
+@app.command("doctor")
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Tell whether this machine is well: what kbnet finds here, and what to do about what is missing.
+
+    \b
+        kbnet doctor
+
+    Each row is ok, a note (something is slower, or cannot be read or written) or a problem (nothing can be restored).
+    Exit codes: 0 without a problem, 2 with one.
+    """  # noqa: D301
+    from kbnet_cli import console
+    from kbnet_cli.doctor import examine
+
+    found = examine()
+    if json:
+        typer.echo(found.as_json())
+    else:
+        console.findings(found.findings)
+    raise typer.Exit(found.exit_code)
+
+
 @app.command("train")
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file, as weights/denoise-small.toml.")],

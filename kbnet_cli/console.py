@@ -1,9 +1,9 @@
-"""How progress, warnings, errors and tables look on stderr. Nothing here decides anything."""
+"""How progress, warnings and errors look on stderr, and tables on stdout. Nothing here decides anything."""
 
 import contextlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,14 +17,19 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from kbnet_cli.errors import KBNetError
 
 if TYPE_CHECKING:
+    from kbnet_cli.bench import Measurement
+    from kbnet_cli.doctor import Finding
     from kbnet_cli.training.loop import Report
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+UNWRAPPED = 240
+"""How wide a table may be where nobody's terminal sets the width."""
 
 
 def error(problem: KBNetError, *, cause: BaseException | None = None) -> None:
@@ -124,6 +129,46 @@ def training() -> Iterator[Callable[["Report"], None]]:
                 note(f"step {report.step}, {spent}: loss {report.loss:.4f}, held out {psnr:.2f} dB")
 
         yield show
+
+
+def findings(found: "Iterable[Finding]") -> None:
+    """Print what was found of a machine as a table on stdout, each hint below its row."""
+    styles = {"ok": "green", "note": "yellow", "problem": "bold red"}
+    table = _table()
+    for finding in found:
+        says = Text(one_line(finding.says))
+        if finding.hint:
+            says.append(f"\n→ {one_line(finding.hint)}", style="cyan")
+        table.add_row(Text(finding.state, style=styles[finding.state]), Text(finding.name), says)
+    _on_stdout(table)
+
+
+def measurement(found: "Measurement") -> None:
+    """Print how fast weights are as a table on stdout."""
+    memory = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes / 1e6:.0f} MB"
+    above = "above the loaded weights" if found.device == "cpu" else "of the device, above the loaded weights"
+    rounds = "1 round" if len(found.seconds) == 1 else f"median of {len(found.seconds)} rounds"
+    rows = {
+        "weights": f"{found.weights} ({found.architecture}), {found.precision} on {found.device}",
+        "machine": f"{found.processor}, torch {found.torch}",
+        "kernels": found.kernels,
+        "time": f"{found.median_seconds:.3g} s for {found.size}×{found.size} pixels ({rounds})",
+        "speed": f"{found.megapixels_a_second:.3g} MP/s",
+        "peak memory": f"{memory} {above}" if found.peak_memory_bytes is not None else memory,
+        "24 MP photo": f"about {duration(found.photo_seconds)}, in the weights' own tiles of {found.tile}",
+    }
+    table = _table()
+    for name, value in rows.items():
+        table.add_row(Text(name), Text(one_line(value)))
+    _on_stdout(table)
+
+
+def _table() -> Table:
+    return Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+
+
+def _on_stdout(table: Table) -> None:
+    Console(highlight=False, width=None if sys.stdout.isatty() else UNWRAPPED).print(table)
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from kbnet_cli.catalogue import Facts, Task
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.errors import UsageError
 from kbnet_cli.evaluate import evaluate_gaussian
+from kbnet_cli.kernels import running
 from kbnet_cli.photo import Photo, Transfer
 from kbnet_cli.restore import Restoration, restore
 
@@ -120,6 +121,7 @@ def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
         )
     if voice.verbose:
         console.note(f"device: {choice.reason}")
+        console.note(f"kernels: {running.running().on(choice.device)}")
     return engine, settings
 
 

@@ -3,14 +3,14 @@
 The source is kba.c. A build without a compiler has no extension; `available` says so and the plain form runs instead.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from kbnet_cli.kernels import threads
+from kbnet_cli.kernels.threads import Part
 
 try:
     from kbnet_cli.kernels import kba_extension
@@ -22,7 +22,8 @@ else:
 SMALLEST_PART = 1 << 22
 """Multiplications below which a job is not worth another thread: about a tenth of a millisecond."""
 
-Rows = tuple[int, int]
+NO_GRADIENTS = (0,) * 6
+"""Addresses that filtering alone does without."""
 
 
 def available() -> bool:
@@ -41,6 +42,11 @@ def fastest_form() -> str:
     return forms()[0]
 
 
+def run(form: str, operation: str, fields: tuple[int, ...]) -> int:
+    """Do one of the compiled operations, given the fields of its structure in fused.h or kba.c; see there."""
+    return kba_extension.run(form, operation, fields)
+
+
 def kernel_basis_attention(
     features: Float[Tensor, "b c h w"],
     attention: Float[Tensor, "b n h w"],
@@ -57,17 +63,15 @@ def kernel_basis_attention(
     """
     inputs = [tensor.detach().float().contiguous() for tensor in (features, attention, weight, bias)]
     answer = torch.empty_like(inputs[0])
-    addresses = [tensor.data_ptr() for tensor in (*inputs, answer)]
+    addresses = tuple(tensor.data_ptr() for tensor in (*inputs, answer))
     sizes = _sizes(inputs, group_size)
     chosen = form or fastest_form()
 
-    def work(rows: Rows) -> None:
-        kba_extension.forward(
-            chosen, (addresses[0], addresses[1], addresses[2], addresses[3], addresses[4]), (*sizes, *rows)
-        )
+    def work(rows: Part, _scratch: int) -> None:
+        run(chosen, "filter", (*addresses, *NO_GRADIENTS, *sizes, *rows))
 
     # More parts than threads: a thread that the machine holds up must not hold up the others.
-    _share(work, _parts(inputs, group_size, parts_a_thread=4))
+    threads.share(work, _parts(inputs, group_size, parts_a_thread=4))
     return answer.to(features.dtype)
 
 
@@ -99,16 +103,12 @@ def gradients(
     sizes = _sizes(inputs, group_size)
     chosen = form or fastest_form()
 
-    def work(rows: Rows) -> None:
+    def work(rows: Part, _scratch: int) -> None:
         part = parts.index(rows)
         own = tuple(tensor[part].data_ptr() for tensor in (d_weight, d_bias, d_above, d_below))
-        kba_extension.backward(
-            chosen,
-            (fixed[0], fixed[1], fixed[2], fixed[3], fixed[4], fixed[5], fixed[6], own[0], own[1], own[2], own[3]),
-            (*sizes, *rows),
-        )
+        run(chosen, "differentiate", (*fixed, *own, *sizes, *rows))
 
-    _share(work, parts)
+    threads.share(work, parts)
     for part, (first, last) in enumerate(parts):
         if first % height:
             d_features[first // height, :, first % height - 1] += d_above[part]
@@ -136,36 +136,11 @@ def _sizes(inputs: list[Tensor], group_size: int) -> tuple[int, int, int, int, i
     return channels, height, width, bases, group_size
 
 
-def _parts(inputs: list[Tensor], group_size: int, *, parts_a_thread: int) -> list[Rows]:
+def _parts(inputs: list[Tensor], group_size: int, *, parts_a_thread: int) -> list[Part]:
     """Split the batch's rows, (first, last + 1) a part, so that each part is worth a thread."""
     batch, channels, height, width = inputs[0].shape
     rows, bases = batch * height, inputs[1].shape[1]
     multiplications = rows * width * channels * group_size * 9 * (bases + 1)
-    threads = torch.get_num_threads()
-    count = min(rows, max(1, multiplications // SMALLEST_PART), threads * parts_a_thread if threads > 1 else 1)
-    edges = [rows * part // count for part in range(count + 1)] if count else []
-    return list(pairwise(edges))
-
-
-def _share(work: Callable[[Rows], None], parts: list[Rows]) -> None:
-    """Do every part, on as many threads as torch uses; the caller's is one of them."""
-    others = min(torch.get_num_threads(), len(parts)) - 1
-    if others < 1:
-        for part in parts:
-            work(part)
-        return
-    waiting = iter(parts)
-
-    def work_on() -> None:
-        for part in waiting:  # next() of a list's iterator is atomic: no part is done twice
-            work(part)
-
-    running = [_pool(others).submit(work_on) for _ in range(others)]
-    work_on()
-    for thread in running:
-        thread.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="kba")
+    running = torch.get_num_threads()
+    most = running * parts_a_thread if running > 1 else 1
+    return threads.parts(rows, min(most, multiplications // SMALLEST_PART))

@@ -9,6 +9,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -40,56 +41,94 @@ static float *take(arena *memory, ptrdiff_t floats) {
     return start;
 }
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) || defined(__clang__)
+#define HAS_VECTORS 1
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 #else
+#define HAS_VECTORS 0
 #define ALWAYS_INLINE __inline
 #define UNROLL
 #endif
 
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#include "fused.h"
+
+#if HAS_VECTORS && (defined(__x86_64__) || defined(_M_X64))
 #define HAS_X86_FORMS 1
 
 #define FORM(name) name##_avx512
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
 #define LANES 16
 #define VECTORS 2 /* 9 taps x 2 vectors of sums fill 18 of the 32 registers */
-#include "kba_body.h"
+#define MATRIX_ROWS 8
+#define MATRIX_VECTORS 3
+#include "form_body.h"
 
 #define FORM(name) name##_avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
 #define VECTORS 1 /* 9 sums, 1 loaded, 1 broadcast of 16 registers */
-#include "kba_body.h"
+#define MATRIX_ROWS 4
+#define MATRIX_VECTORS 3
+#include "form_body.h"
 #endif
 
 #define FORM(name) name##_portable
 #define TARGET
+#if HAS_VECTORS
+#define LANES 4
 #if defined(__aarch64__)
-#define LANES 4
 #define VECTORS 2
-#elif defined(__GNUC__)
-#define LANES 4
+#define MATRIX_ROWS 8
+#else
 #define VECTORS 1
+#define MATRIX_ROWS 4
+#endif
+#define MATRIX_VECTORS 3
 #else
 #define LANES 1 /* no vector types: plain floats */
 #define VECTORS 8
+#define MATRIX_ROWS 4
+#define MATRIX_VECTORS 3
 #endif
-#include "kba_body.h"
+#include "form_body.h"
+
+/* What can be asked for. Each takes its structure's fields and returns how many bytes it needs or needed, or -1 where
+ * memory is short. */
+typedef ptrdiff_t operation(const void *fields);
+
+enum { FILTER, DIFFERENTIATE, PACK_FUSION, FUSE, POOL, PACK_POINTWISE, POINTWISE, PACK_ATTENTION, ATTEND, OPERATIONS };
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} OPERATION[OPERATIONS] = {
+    {"filter", sizeof(job)},
+    {"differentiate", sizeof(job)},
+    {"pack_fusion", sizeof(fusion_packing)},
+    {"fuse", sizeof(fusion_job)},
+    {"pool", sizeof(pool_job)},
+    {"pack_pointwise", sizeof(matrix_packing)},
+    {"pointwise", sizeof(pointwise_job)},
+    {"pack_attention", sizeof(attention_packing)},
+    {"attend", sizeof(attention_job)},
+};
 
 typedef struct {
     const char *name;
-    int (*forward)(const job *);
-    int (*backward)(const job *);
+    operation *operations[OPERATIONS];
 } form;
+
+#define FUSED_OPERATIONS(suffix)                                                                              \
+    pack_fusion##suffix, fuse##suffix, pool##suffix, pack_pointwise##suffix, pointwise##suffix,               \
+        pack_attention##suffix, attend##suffix
 
 static const form FORMS[] = {
 #if defined(HAS_X86_FORMS)
-    {"avx512", forward_avx512, backward_avx512},
-    {"avx2", forward_avx2, backward_avx2},
+    {"avx512", {forward_avx512, backward_avx512, FUSED_OPERATIONS(_avx512)}},
+    {"avx2", {forward_avx2, backward_avx2, FUSED_OPERATIONS(_avx2)}},
 #endif
-    {"portable", forward_portable, backward_portable},
+    {"portable", {forward_portable, backward_portable, FUSED_OPERATIONS(_portable)}},
 };
 enum { FORM_COUNT = sizeof FORMS / sizeof FORMS[0] };
 
@@ -118,52 +157,39 @@ static PyObject *forms(PyObject *self, PyObject *nothing) {
     return names;
 }
 
-static PyObject *run(PyObject *arguments, int backward) {
-    unsigned long long address[11] = {0};
-    const char *name;
-    job work;
-    const char *pattern = backward ? "s(KKKKKKKKKKK)(nnnnnnn)" : "s(KKKKK)(nnnnnnn)";
-    int parsed =
-        backward
-            ? PyArg_ParseTuple(arguments, pattern, &name, &address[0], &address[1], &address[2], &address[3],
-                               &address[4], &address[5], &address[6], &address[7], &address[8], &address[9],
-                               &address[10], &work.channels, &work.height, &work.width, &work.bases,
-                               &work.group_size, &work.first_row, &work.last_row)
-            : PyArg_ParseTuple(arguments, pattern, &name, &address[0], &address[1], &address[2], &address[3],
-                               &address[4], &work.channels, &work.height, &work.width, &work.bases,
-                               &work.group_size, &work.first_row, &work.last_row);
-    if (!parsed) return NULL;
-    work.features = (const float *)(uintptr_t)address[0];
-    work.attention = (const float *)(uintptr_t)address[1];
-    work.weight = (const float *)(uintptr_t)address[2];
-    work.bias = (const float *)(uintptr_t)address[3];
-    work.answer = (float *)(uintptr_t)address[4];
-    work.d_features = (float *)(uintptr_t)address[5];
-    work.d_attention = (float *)(uintptr_t)address[6];
-    work.d_weight = (float *)(uintptr_t)address[7];
-    work.d_bias = (float *)(uintptr_t)address[8];
-    work.d_above = (float *)(uintptr_t)address[9];
-    work.d_below = (float *)(uintptr_t)address[10];
-    for (int index = 0; index < FORM_COUNT; index++) {
-        if (strcmp(FORMS[index].name, name) != 0 || !runs_here(index)) continue;
-        int (*function)(const job *) = backward ? FORMS[index].backward : FORMS[index].forward;
-        int done;
-        Py_BEGIN_ALLOW_THREADS
-        done = function(&work);
-        Py_END_ALLOW_THREADS
-        if (!done) return PyErr_NoMemory();
-        Py_RETURN_NONE;
+/* run(form, operation, fields): the structure's fields as a tuple of integers; without the interpreter's lock. */
+static PyObject *run(PyObject *self, PyObject *arguments) {
+    (void)self;
+    enum { MOST_FIELDS = 40 };
+    ptrdiff_t fields[MOST_FIELDS];
+    const char *form_name, *operation_name;
+    PyObject *tuple;
+    int chosen = 0, which = 0;
+    if (!PyArg_ParseTuple(arguments, "ssO!", &form_name, &operation_name, &PyTuple_Type, &tuple)) return NULL;
+    while (chosen < FORM_COUNT && (strcmp(FORMS[chosen].name, form_name) != 0 || !runs_here(chosen))) chosen++;
+    while (which < OPERATIONS && strcmp(OPERATION[which].name, operation_name) != 0) which++;
+    if (chosen == FORM_COUNT) return PyErr_Format(PyExc_ValueError, "this machine has no form %s", form_name);
+    if (which == OPERATIONS || !FORMS[chosen].operations[which])
+        return PyErr_Format(PyExc_ValueError, "form %s has no operation %s", form_name, operation_name);
+    const Py_ssize_t count = PyTuple_Size(tuple);
+    if ((size_t)count * sizeof *fields != OPERATION[which].bytes)
+        return PyErr_Format(PyExc_ValueError, "%s takes %d fields, not %d", operation_name,
+                            (int)(OPERATION[which].bytes / sizeof *fields), (int)count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        fields[i] = (ptrdiff_t)PyLong_AsSsize_t(PyTuple_GetItem(tuple, i));
+        if (PyErr_Occurred()) return NULL;
     }
-    return PyErr_Format(PyExc_ValueError, "this machine has no form %s", name);
+    ptrdiff_t answer;
+    Py_BEGIN_ALLOW_THREADS
+    answer = FORMS[chosen].operations[which](fields);
+    Py_END_ALLOW_THREADS
+    if (answer < 0) return PyErr_NoMemory();
+    return PyLong_FromSsize_t((Py_ssize_t)answer);
 }
-
-static PyObject *forward(PyObject *self, PyObject *arguments) { (void)self; return run(arguments, 0); }
-static PyObject *backward(PyObject *self, PyObject *arguments) { (void)self; return run(arguments, 1); }
 
 static PyMethodDef METHODS[] = {
     {"forms", forms, METH_NOARGS, "Return the names of the forms that this machine can run, the fastest first."},
-    {"forward", forward, METH_VARARGS, "Filter rows of a batch."},
-    {"backward", backward, METH_VARARGS, "Compute the gradients that rows of a batch give."},
+    {"run", run, METH_VARARGS, "Do an operation in a form, given its structure's fields."},
     {NULL, NULL, 0, NULL},
 };
 

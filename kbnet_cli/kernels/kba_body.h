@@ -12,14 +12,6 @@
  *   d_weight     taps x bases   += d_kernels (taps x pixels) . attention (pixels x bases)
  */
 
-#define VECTOR FORM(vector)
-#if LANES > 1
-typedef float VECTOR __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-#else
-typedef float VECTOR;
-#endif
-#define WIDE (LANES * VECTORS) /* floats of a row that `multiply` makes at once */
-
 /* Where things of a band lie. Zeroed once; the zero columns are never written, but for those of d_features. */
 typedef struct {
     arena memory;
@@ -265,10 +257,11 @@ static void FORM(load_attention)(const job *work, BAND *band, ptrdiff_t item, pt
     }
 }
 
-TARGET static int FORM(forward)(const job *work) {
+TARGET static ptrdiff_t FORM(forward)(const void *fields) {
+    const job *work = fields;
     const ptrdiff_t area = work->height * work->width, size = work->group_size;
     BAND band;
-    if (!FORM(prepare)(work, &band)) return 0;
+    if (!FORM(prepare)(work, &band)) return -1;
     for (ptrdiff_t row = work->first_row, rows; row < work->last_row; row += rows) {
         const ptrdiff_t item = row / work->height, top = row % work->height;
         rows = least(least(band.rows, work->height - top), work->last_row - row);
@@ -289,7 +282,7 @@ TARGET static int FORM(forward)(const job *work) {
         }
     }
     free(band.memory.base);
-    return 1;
+    return 0;
 }
 
 /* Add a group's d_features of a band to the picture's; what falls on another call's rows goes to d_above, d_below. */
@@ -335,10 +328,11 @@ static void FORM(return_weight)(const job *work, const BAND *band) {
         }
 }
 
-TARGET static int FORM(backward)(const job *work) {
+TARGET static ptrdiff_t FORM(backward)(const void *fields) {
+    const job *work = fields;
     const ptrdiff_t area = work->height * work->width, size = work->group_size;
     BAND band;
-    if (!FORM(prepare)(work, &band)) return 0;
+    if (!FORM(prepare)(work, &band)) return -1;
     for (ptrdiff_t row = work->first_row, rows; row < work->last_row; row += rows) {
         const ptrdiff_t item = row / work->height, top = row % work->height;
         rows = least(least(band.rows, work->height - top), work->last_row - row);
@@ -368,13 +362,5 @@ TARGET static int FORM(backward)(const job *work) {
     }
     FORM(return_weight)(work, &band);
     free(band.memory.base);
-    return 1;
+    return 0;
 }
-
-#undef FORM
-#undef TARGET
-#undef LANES
-#undef VECTORS
-#undef VECTOR
-#undef WIDE
-#undef BAND

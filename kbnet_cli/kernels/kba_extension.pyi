@@ -1,13 +1,2 @@
 def forms() -> list[str]: ...
-def forward(
-    form: str,
-    addresses: tuple[int, int, int, int, int],
-    sizes: tuple[int, int, int, int, int, int, int],
-    /,
-) -> None: ...
-def backward(
-    form: str,
-    addresses: tuple[int, int, int, int, int, int, int, int, int, int, int],
-    sizes: tuple[int, int, int, int, int, int, int],
-    /,
-) -> None: ...
+def run(form: str, operation: str, fields: tuple[int, ...], /) -> int: ...

@@ -1,0 +1,1 @@
+"""Comparisons with spandrel's KBNet, the same weights in the same run. `run` is the entry."""

@@ -1,0 +1,22 @@
+/* Everything for one instruction set: included by kba.c once for each, with FORM, TARGET, LANES, VECTORS, MATRIX_ROWS
+ * and MATRIX_VECTORS defined. */
+
+#include "vector_body.h"
+#include "kba_body.h"
+#include "matrix_body.h"
+#include "mix_body.h"
+#include "fused_body.h"
+
+#undef FORM
+#undef TARGET
+#undef LANES
+#undef VECTORS
+#undef VECTOR
+#undef INTEGERS
+#undef WIDE
+#undef BAND
+#undef MATRIX
+#undef MATRIX_ROWS
+#undef MATRIX_VECTORS
+#undef PANEL
+#undef PIXEL_PANELS

@@ -1,0 +1,229 @@
+"""The blocks of both networks compiled for the CPU: whole blocks in small rectangles of the picture, in one pass.
+
+A block of a network reads and writes its feature maps a dozen times when it is done layer by layer. Here a rectangle
+(a unit) goes through all of a block's layers while it is in a core's cache, with the pixels around it that the 3×3
+and 5×5 convolutions need. The source is kba.c and what it includes; the fields of each operation are in fused.h.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kbnet_cli.kernels import compiled, threads
+from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
+from kbnet_cli.kernels.threads import Part
+
+UNIT_PIXELS = 512
+"""Pixels of a unit, about: its feature maps fit a core's cache, and its surroundings are a small part of the work."""
+
+POOL_PIXELS = 4096
+"""Pixels of a unit that is only summed up; fixed, so that the sums do not depend on the number of threads."""
+
+Features = Float[Tensor, "b c h w"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The units that a batch of feature maps is cut into."""
+
+    batch: int
+    height: int
+    width: int
+    unit_height: int
+    unit_width: int
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return self.batch * -(-self.height // self.unit_height) * -(-self.width // self.unit_width)
+
+    @property
+    def fields(self) -> tuple[int, int, int, int]:
+        """What the compiled code wants to know; the part of the units follows."""
+        return self.height, self.width, self.unit_height, self.unit_width
+
+
+def grid_of(features: Features, pixels: int, *, at_least: int = 1) -> Grid:
+    """Cut maps into units of about so many pixels, smaller ones where there would be fewer than `at_least`."""
+    batch, _, height, width = features.shape
+    pixels = min(pixels, max(64, batch * height * width // at_least))
+    # Whole runs of 32 pixels a row waste nothing; narrow maps are not cut across.
+    unit_width = width if width <= 64 else 32
+    return Grid(batch, height, width, min(height, max(1, pixels // unit_width)), unit_width)
+
+
+def run(form: str, operation: str, before: tuple[int, ...], grid: Grid, after: tuple[int, ...]) -> None:
+    """Do an operation for all units of a grid: the fields before the grid's, and those after the scratch memory's."""
+    need = _scratch_bytes(form, operation, before, grid, len(after))
+
+    def work(units: Part, scratch: int) -> None:
+        compiled.run(form, operation, (*before, *grid.fields, *units, scratch, *after))
+
+    count = torch.get_num_threads()
+    threads.share(work, threads.parts(grid.count, 8 * count if count > 1 else 1), scratch_bytes=need)
+
+
+@lru_cache(maxsize=256)
+def _scratch_bytes(form: str, operation: str, before: tuple[int, ...], grid: Grid, after: int) -> int:
+    return compiled.run(form, operation, (*before, *grid.fields, 0, 0, 0, *(0,) * after))
+
+
+def _packed(form: str, operation: str, sizes: tuple[int, ...], tensors: list[Tensor | None]) -> Tensor:
+    """Lay weights out as a form reads them."""
+    addresses = tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+    need = compiled.run(form, operation, (*sizes, 0, *addresses))
+    packed = torch.empty(need, dtype=torch.uint8)
+    compiled.run(form, operation, (*sizes, packed.data_ptr(), *addresses))
+    return packed
+
+
+class Fusion:
+    """The fusion of the three branches added to its input, and in KBNet-S the feed-forward part after it."""
+
+    def __init__(self, weights: FusionWeights, feed_forward: FeedForwardWeights | None, form: str) -> None:
+        features, channels = weights.pool_weight.shape
+        self.form = form
+        self.pool_weight, self.pool_bias = weights.pool_weight, weights.pool_bias
+        self.norm_weight, self.norm_bias = weights.norm_weight, weights.norm_bias
+        hidden = feed_forward.hidden_weight.shape[0] if feed_forward else 0
+        self.sizes = (
+            channels,
+            features,
+            weights.group_size,
+            weights.gate_weight.shape[0],
+            weights.spatial_weight.shape[-1],
+            weights.spatial_weight.shape[1],
+            int(weights.gelu),
+            hidden,
+        )
+        tensors: list[Tensor | None] = [
+            weights.norm_weight,
+            weights.norm_bias,
+            weights.expand_weight,
+            weights.expand_bias,
+            weights.depthwise_weight,
+            weights.depthwise_bias,
+            weights.spatial_weight,
+            weights.spatial_bias,
+            weights.gate_weight,
+            weights.gate_bias,
+            weights.mix_weight,
+            weights.basis_weight,
+            weights.basis_bias[0].t().contiguous(),
+            weights.project_weight,
+            weights.project_bias,
+        ]
+        if feed_forward:
+            tensors += [
+                feed_forward.norm_weight,
+                feed_forward.norm_bias,
+                feed_forward.hidden_weight,
+                feed_forward.hidden_bias,
+                feed_forward.output_weight,
+                feed_forward.output_bias,
+            ]
+        else:
+            tensors += [None] * 6
+        self.packed = _packed(form, "pack_fusion", self.sizes, tensors)
+
+    def __call__(self, features: Features) -> Features:
+        """Return the block's answer for contiguous float32 maps."""
+        features = features.contiguous()
+        scale = torch.addmm(self.pool_bias, self._pooled(features), self.pool_weight.t())
+        answer = torch.empty_like(features)
+        grid = grid_of(features, UNIT_PIXELS, at_least=4 * torch.get_num_threads())
+        addresses = (self.packed, features, scale, answer)
+        run(self.form, "fuse", self.sizes, grid, tuple(tensor.data_ptr() for tensor in addresses))
+        return answer
+
+    def _pooled(self, features: Features) -> Float[Tensor, "b c"]:
+        """Return the mean over the pixels of the normalised channels."""
+        batch, channels, height, width = features.shape
+        grid = grid_of(features, POOL_PIXELS // 4 if channels > 256 else POOL_PIXELS)
+        sums = torch.empty(grid.count, channels)
+        addresses = (features, self.norm_weight, self.norm_bias, sums)
+        run(self.form, "pool", (channels,), grid, tuple(tensor.data_ptr() for tensor in addresses))
+        return sums.view(batch, -1, channels).sum(dim=1, dtype=torch.float64).div_(height * width).float()
+
+
+class Pointwise:
+    """A 1×1 convolution."""
+
+    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None, form: str) -> None:
+        self.form, self.sizes = form, (weight.shape[0], weight.shape[1])
+        self.packed = _packed(form, "pack_pointwise", self.sizes, [weight.contiguous(), bias])
+
+    def __call__(self, features: Features, addend: Features | None = None) -> Features:
+        """Return the channels mixed anew, plus the addend."""
+        return pointwise(self.form, self.sizes, [self.packed], features, addend)
+
+
+def pointwise(
+    form: str, sizes: tuple[int, int], packed: list[Tensor], features: Features, addend: Features | None
+) -> Features:
+    """Mix channels by packed weights: one for the whole batch, or one stacked from equal pieces, one a picture."""
+    features = features.contiguous()
+    batch, _, height, width = features.shape
+    answer = features.new_empty(batch, sizes[0], height, width)
+    grid = grid_of(features, UNIT_PIXELS, at_least=4 * torch.get_num_threads())
+    weights = packed[0] if len(packed) == 1 else torch.stack(packed)
+    step = 0 if len(packed) == 1 else packed[0].numel()
+    addend = addend.contiguous() if addend is not None else None
+    addresses = (
+        weights.data_ptr(),
+        step,
+        features.data_ptr(),
+        addend.data_ptr() if addend is not None else 0,
+        answer.data_ptr(),
+    )
+    run(form, "pointwise", sizes, grid, addresses)
+    return answer
+
+
+class ChannelAttention:
+    """The attention between channels of KBNet-L, added to its input."""
+
+    def __init__(self, weights: ChannelAttentionWeights, form: str) -> None:
+        self.form, self.weights = form, weights
+        self.sizes = (weights.norm_weight.shape[0], weights.heads)
+        self.packed = _packed(
+            form,
+            "pack_attention",
+            self.sizes,
+            [
+                weights.norm_weight,
+                weights.norm_bias,
+                weights.qkv_weight,
+                weights.qkv_bias,
+                weights.depthwise_weight,
+                weights.depthwise_bias,
+            ],
+        )
+
+    def __call__(self, features: Features) -> Features:
+        """Return the block's answer for contiguous float32 maps."""
+        features = features.contiguous()
+        batch, channels = features.shape[:2]
+        heads = self.weights.heads
+        head = channels // heads
+        grid = grid_of(features, UNIT_PIXELS, at_least=4 * torch.get_num_threads())
+        values = torch.empty_like(features)
+        products = torch.empty(grid.count, heads, head, head)
+        squares = torch.empty(grid.count, 2, channels)
+        addresses = (self.packed, features, values, products, squares)
+        run(self.form, "attend", self.sizes, grid, tuple(tensor.data_ptr() for tensor in addresses))
+        product = products.view(batch, -1, heads, head, head).sum(dim=1)
+        # As F.normalize does: no length is taken for smaller than 1e-12.
+        lengths = squares.view(batch, -1, 2, heads, head).sum(dim=1).sqrt().clamp_min(1e-12)
+        scaled = product / (lengths[:, 0, :, :, None] * lengths[:, 1, :, None, :])
+        mixture = (scaled * self.weights.temperature.view(1, heads, 1, 1)).softmax(dim=-1)
+        project = self.weights.project_weight.view(channels, heads, head)
+        both = torch.einsum("ohi,bhij->bohj", project, mixture).reshape(batch, channels, channels)
+        packed = [
+            _packed(self.form, "pack_pointwise", (channels, channels), [one.contiguous(), self.weights.project_bias])
+            for one in both
+        ]
+        return pointwise(self.form, (channels, channels), packed, values, features)
