@@ -32,6 +32,16 @@ docs:
 test *words:
     python -m pytest {{ words }}
 
+# The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer: a minute, needs gcc with its libasan
+sanitize *words:
+    .ci/sanitize {{ words }}
+
+# Source archive and Linux wheel, in dist/; first: pip install --group wheels
+wheel:
+    rm -rf dist
+    KBNET_REQUIRE_EXTENSION=1 python -m build
+    auditwheel repair --wheel-dir dist/manylinux dist/*.whl
+
 # Mend what can be mended by itself
 fix:
     ruff check --fix .

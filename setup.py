@@ -32,11 +32,9 @@ class BuildKernels(build_ext):
         Raises:
             CompileError: this is Windows, and clang-cl is not on the PATH.
         """
-        if self.compiler.compiler_type == "msvc":
-            ext.extra_compile_args = self._use_clang_cl()
-        else:
-            ext.extra_compile_args = list(self.OPTIMISE)
         try:
+            windows = self.compiler.compiler_type == "msvc"
+            ext.extra_compile_args = self._use_clang_cl() if windows else list(self.OPTIMISE)
             super().build_extension(ext)
         except Exception:
             if not REQUIRED:

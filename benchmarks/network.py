@@ -26,6 +26,7 @@ SIDD = KBNetSSizes(lightweight=True, ffn_scale=1.5)
 DERAIN = KBNetLSizes()
 BLOCK = KBNetSSizes(encoder_blocks=(), middle_blocks=1, decoder_blocks=(), lightweight=True, ffn_scale=1.5)
 """A KBNet-S of one block between its first and last convolution, so that it too goes the way of a network."""
+SIZES: Mapping[str, KBNetSSizes | KBNetLSizes] = {"network-s": SIDD, "network-l": DERAIN, "block": BLOCK}
 NAFNET: Mapping[str, Any] = {
     "img_channel": 3,
     "width": 64,

@@ -38,7 +38,7 @@ def whole(form: Form, *, megapixels: float) -> Work:
         engine = PublishedEngine(engine, published(checkpoint.load(path).network))
     tile = loaded.facts.tile
     settings = Restoration(tile=tile, overlap=tiles.default_overlap(tile))
-    file, small = (imagecodecs.png_encode(picture(each), level=1) for each in (megapixels, 0.005))
+    file, small = (bytes(imagecodecs.png_encode(picture(each), level=1)) for each in (megapixels, 0.005))
 
     def run(data: bytes) -> Array:
         restored = restore(codec.decode(data), engine, settings)

@@ -97,8 +97,7 @@ def work(form: str) -> Work:
         return network.nafnet(size=size)
     if kind == "photo":
         return photos.whole(named, megapixels=float(amount))
-    sizes = {"block": network.BLOCK, "network-s": network.SIDD, "network-l": network.DERAIN}[kind]
-    return network.whole(named, sizes, size=size)
+    return network.whole(named, network.SIZES[kind], size=size)
 
 
 def main() -> None:

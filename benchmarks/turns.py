@@ -163,7 +163,7 @@ def table(rows: Sequence[Sequence[str]], *, markdown: bool) -> str:
 
 
 def agreement(rows: Iterable[Row], runs: Runs) -> list[str]:
-    """Tell how far the forms of each row are apart, relative to the answer's largest value: they must be one function."""
+    """Tell how far the forms of each row are apart, relative to the largest value: they must be one function."""
     lines = []
     for row in rows:
         ours, theirs = runs.get(row.ours), runs.get(row.theirs or "")

@@ -93,7 +93,7 @@ def measure(
         )
     engine.residual(synthetic_tile(min(size, multiple * -(-SMALL // multiple)), engine.image_channels))
     tile = synthetic_tile(size, engine.image_channels)
-    peak = _peak(engine)
+    peak = watch_memory(engine)
     seconds = []
     for turn in range(rounds + 1):
         started = time.perf_counter()
@@ -113,7 +113,7 @@ def measure(
         kernels=kernels.on(choice.device),
         torch=running.torch_build(),
         size=size,
-        seconds=tuple(round(second, 4) for second in seconds[1:]),
+        seconds=tuple(seconds[1:]),
         peak_memory_bytes=peak(),
         tile=loaded.facts.tile,
         photo_seconds=_pixels_of_photo(engine) / speed,
@@ -128,7 +128,7 @@ def synthetic_tile(size: int, channels: int) -> Float32[np.ndarray, "1 h w c"]:
     return (np.stack(waves, axis=-1) + noise).astype(np.float32)[None]
 
 
-def _peak(engine: Engine) -> Callable[[], int | None]:
+def watch_memory(engine: Engine) -> Callable[[], int | None]:
     """Begin to watch the memory of where the network runs; what is returned tells the peak."""
     device = engine.choice.device
     if device.type == "cuda":

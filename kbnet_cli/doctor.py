@@ -21,6 +21,8 @@ from kbnet_cli.errors import KBNetError
 
 State = Literal["ok", "note", "problem"]
 REINSTALL = "install kbnet again: pip install --force-reinstall kbnet"
+TOLERANCE = 1e-4
+"""How far compiled and plain arithmetic may be apart, relative to the largest value: they sum in other orders."""
 LITTLE_MEMORY_BYTES = 1_000_000_000
 """Less than this free is worth a note: a photo of 12 megapixels takes about half of it."""
 
@@ -103,7 +105,8 @@ def probes() -> tuple[Probe, ...]:
         Probe("torch", _torch, vital=True),
         Probe("processor", _processor),
         Probe("kernels", _kernels),
-        Probe("self-test", _self_test, vital=True),
+        Probe("operator test", _operator_test, vital=True),
+        Probe("network test", _network_test, vital=True),
         Probe("devices", _devices, vital=True),
         Probe("auto", _auto, vital=True),
         Probe("memory", _memory),
@@ -150,17 +153,25 @@ def _kernels() -> Look:
     )
 
 
-def _self_test() -> Look:
+def _operator_test() -> Look:
     from kbnet_cli.kernels import running
 
     if not running.running().forms:
         return Look("nothing to compare: the plain form runs alone")
-    found = running.disagreement()
-    says = f"the compiled forms agree with the plain one to {found:.0e}"
-    if found <= running.TOLERANCE:
-        return Look(says)
+    return _compared("the compiled forms agree with the plain one", running.disagreement())
+
+
+def _network_test() -> Look:
+    from kbnet_cli.networks.agreement import disagreement
+
+    return _compared("small networks agree with their plain modules", disagreement())
+
+
+def _compared(says: str, found: float) -> Look:
+    if found <= TOLERANCE:
+        return Look(f"{says} to {found:.0e}")
     return Look(
-        f"{says}, expected {running.TOLERANCE:.0e} or less: pictures would be wrong",
+        f"{says} to {found:.0e} only, expected {TOLERANCE:.0e}: pictures would be wrong",
         "problem",
         f"{REINSTALL}, and report this processor",
     )

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.errors import DeviceError, PhotoError
+from kbnet_cli.networks.folding import folded
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = ("auto", *get_args(Precision))
@@ -88,7 +89,7 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, choice: Choice) -> None:
         self.checkpoint = checkpoint
         self.choice = choice
-        self.network = checkpoint.network.to(choice.device)
+        self.network = folded(checkpoint.network).to(choice.device)
 
     @property
     def image_channels(self) -> int:

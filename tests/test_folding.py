@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kbnet_cli.kernels import compiled
+from kbnet_cli.kernels import compiled, plain_blocks
 from kbnet_cli.networks.folding import FoldedBlockL, FoldedBlockS, Held, folded
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
@@ -61,6 +61,17 @@ def test_a_folded_network_gives_the_same_answer(
         assert got.shape == one.shape
         assert got.dtype == dtype
         assert (got - answer).abs().max() <= tolerance * answer.abs().max()
+
+
+@pytest.mark.parametrize("floats", [1, 1000, 3000])
+@pytest.mark.parametrize("sizes", [SMALL_S, replace(SMALL_S, lightweight=True), SMALL_L], ids=["s", "sidd", "l"])
+def test_plain_blocks_whatever_their_bands(sizes: Sizes, floats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_network(sizes, torch.float64)
+    tile = picture(network, 24, 40)
+    expected = network(tile)
+    monkeypatch.setattr(compiled, "HAS_EXTENSION", False)
+    monkeypatch.setattr(plain_blocks, "BAND_FLOATS", floats)
+    assert (folded(network)(tile) - expected).abs().max() <= 1e-10 * expected.abs().max()
 
 
 @pytest.mark.parametrize("sizes", [SMALL_S, SMALL_L], ids=["s", "l"])

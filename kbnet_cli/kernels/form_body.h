@@ -13,6 +13,7 @@
 #undef VECTORS
 #undef VECTOR
 #undef INTEGERS
+#undef MIX_VECTORS
 #undef WIDE
 #undef BAND
 #undef MATRIX

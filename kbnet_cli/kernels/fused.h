@@ -81,7 +81,9 @@ typedef struct {
     float *squares;  /* (units, 2, channels): sums over the pixels of squared queries, squared keys */
 } attention_job;
 
-enum { BASES = 32, HALO = 2, RUN = 32 /* pixels that the attention's weights are mixed for at once */ };
+enum { FEW_WEIGHTS = 1 << 16, AHEAD = 3 /* planes */, LINE = 16 /* floats of a cache line */ };
+
+enum { BASES = 32, HALO = 2, RUN = 48 /* pixels that are filtered together: three vectors of the widest form */ };
 
 static ptrdiff_t most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 

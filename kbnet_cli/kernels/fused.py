@@ -50,8 +50,8 @@ def grid_of(features: Features, pixels: int, *, at_least: int = 1) -> Grid:
     """Cut maps into units of about so many pixels, smaller ones where there would be fewer than `at_least`."""
     batch, _, height, width = features.shape
     pixels = min(pixels, max(64, batch * height * width // at_least))
-    # Whole runs of 32 pixels a row waste nothing; narrow maps are not cut across.
-    unit_width = width if width <= 64 else 32
+    # Whole runs of 48 pixels a row waste nothing; narrow maps are not cut across.
+    unit_width = width if width <= 64 else 48
     return Grid(batch, height, width, min(height, max(1, pixels // unit_width)), unit_width)
 
 

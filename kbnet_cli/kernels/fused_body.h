@@ -78,9 +78,13 @@ static void FORM(load)(const unit *at, const unit_grid *grid, float *planes, con
     const float *from =
         picture + at->item * channels * area + (at->top - at->above) * grid->width + at->left - at->before;
     for (ptrdiff_t c = 0; c < channels; c++)
-        for (ptrdiff_t y = 0; y < at->rows; y++)
-            memcpy(planes + c * at->plane + at->lead + y * at->stride, from + c * area + y * grid->width,
-                   (size_t)at->columns * sizeof(float));
+        for (ptrdiff_t y = 0; y < at->rows; y++) {
+            const float *row = from + c * area + y * grid->width;
+            /* Rows are short and far from each other: no processor guesses the next one. */
+            if (c + AHEAD < channels)
+                for (ptrdiff_t x = 0; x < at->columns; x += LINE) PREFETCH(row + AHEAD * area + x);
+            memcpy(planes + c * at->plane + at->lead + y * at->stride, row, (size_t)at->columns * sizeof(float));
+        }
 }
 
 /* Zero what lies outside the picture around planes of surroundings, `halo` pixels deep. */

@@ -45,10 +45,12 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #define HAS_VECTORS 1
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+#define PREFETCH(address) __builtin_prefetch(address)
 #else
 #define HAS_VECTORS 0
 #define ALWAYS_INLINE __inline
 #define UNROLL
+#define PREFETCH(address) ((void)(address))
 #endif
 
 #include "fused.h"
@@ -60,6 +62,7 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
 #define LANES 16
 #define VECTORS 2 /* 9 taps x 2 vectors of sums fill 18 of the 32 registers */
+#define MIX_VECTORS 3 /* 9 taps x 3 vectors of sums fill 27 */
 #define MATRIX_ROWS 8
 #define MATRIX_VECTORS 3
 #include "form_body.h"
@@ -68,6 +71,7 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #define TARGET __attribute__((target("avx2,fma")))
 #define LANES 8
 #define VECTORS 1 /* 9 sums, 1 loaded, 1 broadcast of 16 registers */
+#define MIX_VECTORS 1
 #define MATRIX_ROWS 4
 #define MATRIX_VECTORS 3
 #include "form_body.h"
@@ -79,15 +83,18 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #define LANES 4
 #if defined(__aarch64__)
 #define VECTORS 2
+#define MIX_VECTORS 3
 #define MATRIX_ROWS 8
 #else
 #define VECTORS 1
+#define MIX_VECTORS 1
 #define MATRIX_ROWS 4
 #endif
 #define MATRIX_VECTORS 3
 #else
 #define LANES 1 /* no vector types: plain floats */
 #define VECTORS 8
+#define MIX_VECTORS 8
 #define MATRIX_ROWS 4
 #define MATRIX_VECTORS 3
 #endif

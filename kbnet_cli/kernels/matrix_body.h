@@ -76,8 +76,12 @@ enum { FORM(depth_step) = 128, FORM(panels_at_once) = 32 };
  * LANES - 1 floats beyond their pixels. */
 TARGET static void FORM(multiply_planes)(const MATRIX *matrix, float *out, ptrdiff_t out_plane, const float *in,
                                          ptrdiff_t in_plane, ptrdiff_t pixels, float *panels) {
-    for (ptrdiff_t done = 0; done < pixels; done += FORM(panels_at_once) * PANEL) {
-        const ptrdiff_t now = least(pixels - done, FORM(panels_at_once) * PANEL);
+    /* What is read again and again should be what fits the first cache: a panel of pixels where the weights fit the
+     * second one, else a panel of weights. */
+    const int few = matrix->rows * least(matrix->depth, FORM(depth_step)) <= FEW_WEIGHTS;
+    const ptrdiff_t step = (few ? 1 : FORM(panels_at_once)) * PANEL;
+    for (ptrdiff_t done = 0; done < pixels; done += step) {
+        const ptrdiff_t now = least(pixels - done, step);
         for (ptrdiff_t k = 0; k < matrix->depth; k += FORM(depth_step)) {
             const ptrdiff_t depth = least(FORM(depth_step), matrix->depth - k);
             int vectors[FORM(panels_at_once)];

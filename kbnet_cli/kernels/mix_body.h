@@ -27,26 +27,33 @@ TARGET static void FORM(filter)(const unit *at, const fusion_sizes *sizes, const
             memcpy(runs + p * BASES + base * RUN, attention + base * at->own_plane + p, RUN * sizeof(float));
     for (ptrdiff_t group = 0; group < groups; group++)
         for (ptrdiff_t p = 0; p < at->own_pixels; p += RUN)
-            for (ptrdiff_t column = 0; column < RUN; column += WIDE) {
+            for (ptrdiff_t column = 0; column < RUN; column += (MIX_VECTORS * LANES)) {
                 const ptrdiff_t place = at->origin + p / at->own_stride * at->stride + p % at->own_stride + column;
                 for (ptrdiff_t out = 0; out < size; out++) {
                     const ptrdiff_t own = (group * size + out) * at->own_plane + p + column;
-                    VECTOR sum[VECTORS];
-                    UNROLL for (int v = 0; v < VECTORS; v++)
+                    VECTOR sum[MIX_VECTORS];
+                    UNROLL for (int v = 0; v < MIX_VECTORS; v++)
                         sum[v] = *(VECTOR *)(product + own + v * LANES) +
                                  *(const VECTOR *)(features + (group * size + out) * at->plane + place + v * LANES);
                     for (ptrdiff_t in = 0; in < size; in++) {
                         const float *weight = basis + ((group * size + out) * size + in) * BASES * TAPS;
                         const float *from = features + (group * size + in) * at->plane + place;
-                        VECTOR kernel[TAPS][VECTORS];
+                        VECTOR kernel[TAPS][MIX_VECTORS];
                         UNROLL for (int tap = 0; tap < TAPS; tap++)
-                            UNROLL for (int v = 0; v < VECTORS; v++) kernel[tap][v] = (VECTOR){0};
-                        FORM(multiply)(kernel, TAPS, 1, weight, TAPS, runs + p * BASES + column, RUN, BASES);
+                            UNROLL for (int v = 0; v < MIX_VECTORS; v++) kernel[tap][v] = (VECTOR){0};
+                        const float *share = runs + p * BASES + column;
+                        for (int base = 0; base < BASES; base++, weight += TAPS, share += RUN) {
+                            VECTOR right[MIX_VECTORS];
+                            UNROLL for (int v = 0; v < MIX_VECTORS; v++)
+                                right[v] = *(const VECTOR *)(share + v * LANES);
+                            UNROLL for (int tap = 0; tap < TAPS; tap++)
+                                UNROLL for (int v = 0; v < MIX_VECTORS; v++) kernel[tap][v] += weight[tap] * right[v];
+                        }
                         UNROLL for (int tap = 0; tap < TAPS; tap++)
-                            UNROLL for (int v = 0; v < VECTORS; v++)
+                            UNROLL for (int v = 0; v < MIX_VECTORS; v++)
                                 sum[v] += kernel[tap][v] * *(const VECTOR *)(from + offset[tap] + v * LANES);
                     }
-                    UNROLL for (int v = 0; v < VECTORS; v++)
+                    UNROLL for (int v = 0; v < MIX_VECTORS; v++)
                         *(VECTOR *)(product + own + v * LANES) =
                             sum[v] * *(const VECTOR *)(factor + own + v * LANES);
                 }

@@ -6,8 +6,6 @@ import torch
 
 from kbnet_cli.kernels import compiled, plain
 
-TOLERANCE = 1e-4
-"""How far a compiled form may be from the plain one, relative to the largest value: they sum in other orders."""
 PLAIN = "plain torch (this installation has no compiled form)"
 
 

@@ -27,7 +27,8 @@ def folded(network: Network) -> Network:
     The network given stays as it is. What folding does not change is shared with it in memory, not copied.
     """
     shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in network.parameters()}
-    answer = copy.deepcopy(network, dict(shared)).eval()
+    answer = copy.deepcopy(network, dict(shared))
+    answer.eval()
     for parent in list(answer.modules()):
         for name, child in parent.named_children():
             if isinstance(child, kbnet_s.KBBlock):

@@ -1,0 +1,34 @@
+"""Whether networks compute on this machine what their plain modules say: what the doctor asks."""
+
+import torch
+
+from kbnet_cli.networks.folding import folded
+from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
+from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
+
+SMALL_S = KBNetSSizes(width=16, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,), lightweight=True)
+SMALL_L = KBNetLSizes(width=24, blocks=(1, 1, 1, 1), refinement_blocks=1, heads=(1, 1, 2, 4))
+SCALES = ("beta", "gamma", "ga1")
+"""What blocks are multiplied with: 0.01 in a new network, which would hide what they do."""
+
+
+def disagreement() -> float:
+    """Return how far small random networks, made ready to run, are from their plain modules.
+
+    On the CPU in float32; relative to the largest change they make to a picture. The worse of KBNet-S and KBNet-L.
+    """
+    worst = 0.0
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        for network in (KBNetS(SMALL_S), KBNetL(SMALL_L)):
+            network.eval()
+            for name, parameter in network.named_parameters():
+                if name.endswith(SCALES):
+                    parameter.fill_(0.3)
+            picture = torch.rand(1, 3, 40, 56)
+            expected = network(picture) - picture
+            difference = folded(network)(picture) - picture - expected
+            found = float(difference.abs().max() / expected.abs().max())
+            # Compared this way round, numbers that are not finite count as wrong.
+            worst = worst if found <= worst else found
+    return worst
