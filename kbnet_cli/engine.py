@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.errors import DeviceError, PhotoError
+from kbnet_cli.kernels import compiled
 from kbnet_cli.networks.folding import folded
 
 Precision = Literal["fp32", "bf16"]
@@ -89,7 +90,8 @@ class Engine:
     def __init__(self, checkpoint: Checkpoint, choice: Choice) -> None:
         self.checkpoint = checkpoint
         self.choice = choice
-        self.network = folded(checkpoint.network).to(choice.device)
+        form = compiled.fastest_form(choice.precision) if choice.device.type == "cpu" else None
+        self.network = folded(checkpoint.network, form).to(choice.device)
 
     @property
     def image_channels(self) -> int:

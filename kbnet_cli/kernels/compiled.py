@@ -3,8 +3,6 @@
 The source is kba.c. A build without a compiler has no extension; `available` says so and the plain form runs instead.
 """
 
-from functools import cache
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +20,8 @@ else:
 SMALLEST_PART = 1 << 22
 """Multiplications below which a job is not worth another thread: about a tenth of a millisecond."""
 
+BFLOAT16_FORMS = ("amx",)
+
 NO_GRADIENTS = (0,) * 6
 """Addresses that filtering alone does without."""
 
@@ -31,15 +31,18 @@ def available() -> bool:
     return HAS_EXTENSION
 
 
-def forms() -> tuple[str, ...]:
-    """Name the instruction sets that this machine can run it with, the fastest first; nothing without extension."""
-    return tuple(kba_extension.forms()) if HAS_EXTENSION else ()
+def forms(precision: str = "fp32") -> tuple[str, ...]:
+    """Name the instruction sets that this machine can run it with, the fastest first; nothing without extension.
+
+    Those of bf16 multiply in bfloat16 and sum in float32; they have whole blocks only, not the operator alone.
+    """
+    found = kba_extension.forms() if HAS_EXTENSION else []
+    return tuple(form for form in found if (form in BFLOAT16_FORMS) == (precision == "bf16"))
 
 
-@cache
-def fastest_form() -> str:
-    """Name the one that runs unless another is asked for."""
-    return forms()[0]
+def fastest_form(precision: str = "fp32") -> str | None:
+    """Name the one that runs unless another is asked for; None where there is none."""
+    return next(iter(forms(precision)), None) if available() else None
 
 
 def run(form: str, operation: str, fields: tuple[int, ...]) -> int:
@@ -65,7 +68,7 @@ def kernel_basis_attention(
     answer = torch.empty_like(inputs[0])
     addresses = tuple(tensor.data_ptr() for tensor in (*inputs, answer))
     sizes = _sizes(inputs, group_size)
-    chosen = form or fastest_form()
+    chosen = form or forms()[0]
 
     def work(rows: Part, _scratch: int) -> None:
         run(chosen, "filter", (*addresses, *NO_GRADIENTS, *sizes, *rows))
@@ -101,7 +104,7 @@ def gradients(
     d_below = torch.zeros_like(d_above)
     fixed = tuple(tensor.data_ptr() for tensor in (*inputs, gradient, d_features, d_attention))
     sizes = _sizes(inputs, group_size)
-    chosen = form or fastest_form()
+    chosen = form or forms()[0]
 
     def work(rows: Part, _scratch: int) -> None:
         part = parts.index(rows)

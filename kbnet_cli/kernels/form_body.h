@@ -2,12 +2,18 @@
  * and MATRIX_VECTORS defined. */
 
 #include "vector_body.h"
+#if defined(FORM_AMX)
+#include "matrix_amx.h"
+#include "mix_amx.h"
+#else
 #include "kba_body.h"
 #include "matrix_body.h"
 #include "mix_body.h"
+#endif
 #include "fused_body.h"
 
 #undef FORM
+#undef FORM_AMX
 #undef TARGET
 #undef LANES
 #undef VECTORS

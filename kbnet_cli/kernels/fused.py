@@ -16,7 +16,7 @@ from kbnet_cli.kernels import compiled, threads
 from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
 from kbnet_cli.kernels.threads import Part
 
-UNIT_PIXELS = 512
+UNIT_PIXELS = 1024
 """Pixels of a unit, about: its feature maps fit a core's cache, and its surroundings are a small part of the work."""
 
 POOL_PIXELS = 4096
@@ -129,12 +129,10 @@ class Fusion:
             tensors += [None] * 6
         self.packed = _packed(form, "pack_fusion", self.sizes, tensors)
 
-    def __call__(self, features: Features) -> Features:
-        """Return the block's answer for contiguous float32 maps."""
-        features = features.contiguous()
+    def __call__(self, features: Features, answer: Features) -> Features:
+        """Fill and return the answer."""
         scale = torch.addmm(self.pool_bias, self._pooled(features), self.pool_weight.t())
-        answer = torch.empty_like(features)
-        grid = grid_of(features, UNIT_PIXELS, at_least=4 * torch.get_num_threads())
+        grid = grid_of(features, UNIT_PIXELS, at_least=torch.get_num_threads())
         addresses = (self.packed, features, scale, answer)
         run(self.form, "fuse", self.sizes, grid, tuple(tensor.data_ptr() for tensor in addresses))
         return answer
@@ -156,30 +154,26 @@ class Pointwise:
         self.form, self.sizes = form, (weight.shape[0], weight.shape[1])
         self.packed = _packed(form, "pack_pointwise", self.sizes, [weight.contiguous(), bias])
 
-    def __call__(self, features: Features, addend: Features | None = None) -> Features:
-        """Return the channels mixed anew, plus the addend."""
-        return pointwise(self.form, self.sizes, [self.packed], features, addend)
+    def __call__(self, features: Features) -> Features:
+        """Return the channels mixed anew."""
+        batch, _, height, width = features.shape
+        answer = torch.empty(batch, self.sizes[0], height, width)
+        return pointwise(self.form, self.sizes, [self.packed], features.float().contiguous(), None, answer)
 
 
 def pointwise(
-    form: str, sizes: tuple[int, int], packed: list[Tensor], features: Features, addend: Features | None
+    form: str,
+    sizes: tuple[int, int],
+    packed: list[Tensor],
+    features: Features,
+    addend: Features | None,
+    answer: Features,
 ) -> Features:
-    """Mix channels by packed weights: one for the whole batch, or one stacked from equal pieces, one a picture."""
-    features = features.contiguous()
-    batch, _, height, width = features.shape
-    answer = features.new_empty(batch, sizes[0], height, width)
-    grid = grid_of(features, UNIT_PIXELS, at_least=4 * torch.get_num_threads())
-    weights = packed[0] if len(packed) == 1 else torch.stack(packed)
-    step = 0 if len(packed) == 1 else packed[0].numel()
-    addend = addend.contiguous() if addend is not None else None
-    addresses = (
-        weights.data_ptr(),
-        step,
-        features.data_ptr(),
-        addend.data_ptr() if addend is not None else 0,
-        answer.data_ptr(),
-    )
-    run(form, "pointwise", sizes, grid, addresses)
+    """Mix channels by packed weights, one for the whole batch or one a picture; add the addend; fill the answer."""
+    grid = grid_of(features, UNIT_PIXELS, at_least=torch.get_num_threads())
+    weights, step = (packed[0], 0) if len(packed) == 1 else (torch.stack(packed), packed[0].numel())
+    more = 0 if addend is None else addend.data_ptr()
+    run(form, "pointwise", sizes, grid, (weights.data_ptr(), step, features.data_ptr(), more, answer.data_ptr()))
     return answer
 
 
@@ -203,13 +197,12 @@ class ChannelAttention:
             ],
         )
 
-    def __call__(self, features: Features) -> Features:
-        """Return the block's answer for contiguous float32 maps."""
-        features = features.contiguous()
+    def __call__(self, features: Features, answer: Features) -> Features:
+        """Fill and return the answer."""
         batch, channels = features.shape[:2]
         heads = self.weights.heads
         head = channels // heads
-        grid = grid_of(features, UNIT_PIXELS, at_least=4 * torch.get_num_threads())
+        grid = grid_of(features, UNIT_PIXELS, at_least=torch.get_num_threads())
         values = torch.empty_like(features)
         products = torch.empty(grid.count, heads, head, head)
         squares = torch.empty(grid.count, 2, channels)
@@ -226,4 +219,28 @@ class ChannelAttention:
             _packed(self.form, "pack_pointwise", (channels, channels), [one.contiguous(), self.weights.project_bias])
             for one in both
         ]
-        return pointwise(self.form, (channels, channels), packed, values, features)
+        return pointwise(self.form, (channels, channels), packed, values, features, answer)
+
+
+class BlockS:
+    """A block of KBNet-S."""
+
+    def __init__(self, fusion: FusionWeights, feed_forward: FeedForwardWeights, form: str) -> None:
+        self.fusion = Fusion(fusion, feed_forward, form)
+
+    def __call__(self, features: Features, answer: Features) -> Features:
+        """Fill and return the answer for contiguous float32 maps."""
+        return self.fusion(features, answer)
+
+
+class BlockL:
+    """A block of KBNet-L."""
+
+    def __init__(self, fusion: FusionWeights, attention: ChannelAttentionWeights, form: str) -> None:
+        self.fusion = Fusion(fusion, None, form)
+        self.attention = ChannelAttention(attention, form)
+
+    def __call__(self, features: Features, answer: Features) -> Features:
+        """Fill and return the answer for contiguous float32 maps."""
+        between = self.fusion(features, torch.empty_like(features))
+        return self.attention(between, answer)

@@ -77,6 +77,28 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #include "form_body.h"
 #endif
 
+#if HAS_X86_FORMS && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
+#define HAS_AMX 1
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define FORM_AMX 1
+#define FORM(name) name##_amx
+#define TARGET __attribute__((target("amx-tile,amx-bf16,avx512bf16,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
+#define LANES 16
+#define VECTORS 1
+#include "form_body.h"
+
+/* Whether the processor has the tiles and the kernel lets this process use them, which has to be asked for. */
+static int amx_is_there(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BFLOAT16 = 1 << 22, TILES = 1 << 24 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BFLOAT16) || !(d & TILES)) return 0;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#endif
+
 #define FORM(name) name##_portable
 #define TARGET
 #if HAS_VECTORS
@@ -132,6 +154,9 @@ typedef struct {
 
 static const form FORMS[] = {
 #if defined(HAS_X86_FORMS)
+#if defined(HAS_AMX)
+    {"amx", {NULL, NULL, FUSED_OPERATIONS(_amx)}},
+#endif
     {"avx512", {forward_avx512, backward_avx512, FUSED_OPERATIONS(_avx512)}},
     {"avx2", {forward_avx2, backward_avx2, FUSED_OPERATIONS(_avx2)}},
 #endif
@@ -140,15 +165,19 @@ static const form FORMS[] = {
 enum { FORM_COUNT = sizeof FORMS / sizeof FORMS[0] };
 
 static int runs_here(int index) {
+    const char *name = FORMS[index].name;
 #if defined(HAS_X86_FORMS)
     __builtin_cpu_init();
-    if (index == 0)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("fma");
-    if (index == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                       __builtin_cpu_supports("fma");
+#if defined(HAS_AMX)
+    if (strcmp(name, "amx") == 0) return avx512 && __builtin_cpu_supports("avx512bf16") && amx_is_there();
 #endif
-    return index >= 0 && index < FORM_COUNT;
+    if (strcmp(name, "avx512") == 0) return avx512;
+    if (strcmp(name, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return strcmp(name, "portable") == 0;
 }
 
 /* forms() -> list of the names of the forms that this machine can run, the fastest first. */

@@ -12,30 +12,59 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kbnet_cli.kernels import plain_blocks
+from kbnet_cli.kernels import fused, plain_blocks
 from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
 from kbnet_cli.networks import kbnet_l, kbnet_s
 from kbnet_cli.networks.layers import BasisAttention, ChannelNorm
 
 Weights = TypeVar("Weights", FusionWeights, FeedForwardWeights, ChannelAttentionWeights)
 Network = TypeVar("Network", bound=kbnet_s.KBNetS | kbnet_l.KBNetL)
+BLOCKS = (kbnet_s.KBBlock, kbnet_l.KBBlock)
 
 
-def folded(network: Network) -> Network:
+def folded(network: Network, form: str | None = None) -> Network:
     """Return the network with folded blocks: the same answer to rounding, for inference only.
 
-    The network given stays as it is. What folding does not change is shared with it in memory, not copied.
+    The network given stays as it is. What folding does not change is shared with it in memory, not copied. With one of
+    `compiled.forms`, the blocks run compiled in it, on the CPU and nowhere else; without one, in plain torch.
     """
     shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in network.parameters()}
     answer = copy.deepcopy(network, dict(shared))
     answer.eval()
     for parent in list(answer.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, kbnet_s.KBBlock):
+            if form and isinstance(child, nn.Sequential) and child and all(isinstance(one, BLOCKS) for one in child):
+                setattr(parent, name, CompiledBlocks(child, form))
+            elif isinstance(child, kbnet_s.KBBlock):
                 setattr(parent, name, FoldedBlockS(child))
             elif isinstance(child, kbnet_l.KBBlock):
                 setattr(parent, name, FoldedBlockL(child))
     return answer
+
+
+class CompiledBlocks(nn.Module):
+    """The blocks of one level, one after the other, compiled for the CPU in float32 maps."""
+
+    def __init__(self, blocks: nn.Sequential, form: str) -> None:
+        super().__init__()
+        self.form = form
+        self.blocks = [
+            fused.BlockS(_fusion_of_s(block), _feed_forward_of(block), form)
+            if isinstance(block, kbnet_s.KBBlock)
+            else fused.BlockL(_fusion_of_l(block), _channel_attention_of(block), form)
+            for block in blocks
+        ]
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Run the blocks; two maps take turns as their outputs, because new memory costs more than what fills it."""
+        features = features.float().contiguous()
+        spare: list[Tensor] = []
+        for number, block in enumerate(self.blocks):
+            answer = block(features, spare.pop() if spare else torch.empty_like(features))
+            if number:  # the first input belongs to the caller
+                spare.append(features)
+            features = answer
+        return features
 
 
 class FoldedBlockS(nn.Module):
