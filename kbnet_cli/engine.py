@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.errors import DeviceError, PhotoError
 from kbnet_cli.kernels import compiled
-from kbnet_cli.networks.folding import folded
+from kbnet_cli.networks import compiling
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = ("auto", *get_args(Precision))
@@ -91,7 +91,7 @@ class Engine:
         self.checkpoint = checkpoint
         self.choice = choice
         form = compiled.fastest_form(choice.precision) if choice.device.type == "cpu" else None
-        self.network = folded(checkpoint.network, form).to(choice.device)
+        self.network = compiling.compiled(checkpoint.network, form).to(choice.device)
 
     @property
     def image_channels(self) -> int:

@@ -52,9 +52,11 @@ typedef struct {
     const float *weight, *bias;
 } matrix_packing;
 
-/* A 1x1 convolution, and what is added to it. */
+/* A 1x1 convolution, and what is added to it. The grid is that of the product: where it halves, the features have
+ * twice the grid's height and width and a quarter of the depth; where it doubles, answer and addend have twice the
+ * height and width and a quarter of the rows. */
 typedef struct {
-    ptrdiff_t rows, depth;
+    ptrdiff_t rows, depth, halves, doubles;
     unit_grid grid;
     char *scratch;
     const char *packed;

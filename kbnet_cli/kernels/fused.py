@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kbnet_cli.kernels import compiled, threads
+from kbnet_cli.kernels import compiled, memory, threads
 from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
 from kbnet_cli.kernels.threads import Part
 
@@ -46,13 +46,17 @@ class Grid:
         return self.height, self.width, self.unit_height, self.unit_width
 
 
-def grid_of(features: Features, pixels: int, *, at_least: int = 1) -> Grid:
-    """Cut maps into units of about so many pixels, smaller ones where there would be fewer than `at_least`."""
-    batch, _, height, width = features.shape
+def grid_of(size: tuple[int, int, int], pixels: int, *, at_least: int = 1) -> Grid:
+    """Cut maps (batch, height, width) into units of about so many pixels, or less to have `at_least` so many units."""
+    batch, height, width = size
     pixels = min(pixels, max(64, batch * height * width // at_least))
     # Whole runs of 48 pixels a row waste nothing; narrow maps are not cut across.
     unit_width = width if width <= 64 else 48
     return Grid(batch, height, width, min(height, max(1, pixels // unit_width)), unit_width)
+
+
+def _size(features: Features) -> tuple[int, int, int]:
+    return features.shape[0], features.shape[2], features.shape[3]
 
 
 def run(form: str, operation: str, before: tuple[int, ...], grid: Grid, after: tuple[int, ...]) -> None:
@@ -132,7 +136,7 @@ class Fusion:
     def __call__(self, features: Features, answer: Features) -> Features:
         """Fill and return the answer."""
         scale = torch.addmm(self.pool_bias, self._pooled(features), self.pool_weight.t())
-        grid = grid_of(features, UNIT_PIXELS, at_least=torch.get_num_threads())
+        grid = grid_of(_size(features), UNIT_PIXELS, at_least=torch.get_num_threads())
         addresses = (self.packed, features, scale, answer)
         run(self.form, "fuse", self.sizes, grid, tuple(tensor.data_ptr() for tensor in addresses))
         return answer
@@ -140,7 +144,7 @@ class Fusion:
     def _pooled(self, features: Features) -> Float[Tensor, "b c"]:
         """Return the mean over the pixels of the normalised channels."""
         batch, channels, height, width = features.shape
-        grid = grid_of(features, POOL_PIXELS // 4 if channels > 256 else POOL_PIXELS)
+        grid = grid_of(_size(features), POOL_PIXELS // 4 if channels > 256 else POOL_PIXELS)
         sums = torch.empty(grid.count, channels)
         addresses = (features, self.norm_weight, self.norm_bias, sums)
         run(self.form, "pool", (channels,), grid, tuple(tensor.data_ptr() for tensor in addresses))
@@ -148,33 +152,44 @@ class Fusion:
 
 
 class Pointwise:
-    """A 1×1 convolution."""
+    """A 1×1 convolution, and the two of its kind that change the resolution."""
 
-    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None, form: str) -> None:
-        self.form, self.sizes = form, (weight.shape[0], weight.shape[1])
-        self.packed = _packed(form, "pack_pointwise", self.sizes, [weight.contiguous(), bias])
+    def __init__(
+        self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None, form: str, *, resample: int = 0
+    ) -> None:
+        """Pack the weights.
 
-    def __call__(self, features: Features) -> Features:
-        """Return the channels mixed anew."""
+        Args:
+            weight: of the product. Where the size is halved, its columns are (channel, row, column) of the 2×2 square.
+            bias: of the product, or None.
+            form: one of `compiled.forms`.
+            resample: 0, -1 for a 2×2 convolution with a stride of 2, or 1 for a 1×1 convolution and a pixel shuffle.
+        """
+        self.form, self.resample = form, resample
+        self.rows, self.depth = weight.shape
+        self.packed = _packed(form, "pack_pointwise", (self.rows, self.depth), [weight.contiguous(), bias])
+
+    def __call__(self, features: Features, addend: Features | None = None) -> Features:
+        """Return the product of contiguous float32 maps, plus an addend of the answer's shape."""
         batch, _, height, width = features.shape
-        answer = torch.empty(batch, self.sizes[0], height, width)
-        return pointwise(self.form, self.sizes, [self.packed], features.float().contiguous(), None, answer)
-
-
-def pointwise(
-    form: str,
-    sizes: tuple[int, int],
-    packed: list[Tensor],
-    features: Features,
-    addend: Features | None,
-    answer: Features,
-) -> Features:
-    """Mix channels by packed weights, one for the whole batch or one a picture; add the addend; fill the answer."""
-    grid = grid_of(features, UNIT_PIXELS, at_least=torch.get_num_threads())
-    weights, step = (packed[0], 0) if len(packed) == 1 else (torch.stack(packed), packed[0].numel())
-    more = 0 if addend is None else addend.data_ptr()
-    run(form, "pointwise", sizes, grid, (weights.data_ptr(), step, features.data_ptr(), more, answer.data_ptr()))
-    return answer
+        if self.resample < 0:
+            height, width = height // 2, width // 2
+            answer = memory.empty(batch, self.rows, height, width)
+        elif self.resample > 0:
+            answer = memory.empty(batch, self.rows // 4, 2 * height, 2 * width)
+        else:
+            answer = memory.empty(batch, self.rows, height, width)
+        sizes = (self.rows, self.depth, int(self.resample < 0), int(self.resample > 0))
+        grid = grid_of((batch, height, width), UNIT_PIXELS, at_least=torch.get_num_threads())
+        more = 0 if addend is None else addend.data_ptr()
+        run(
+            self.form,
+            "pointwise",
+            sizes,
+            grid,
+            (self.packed.data_ptr(), 0, features.data_ptr(), more, answer.data_ptr()),
+        )
+        return answer
 
 
 class ChannelAttention:
@@ -202,8 +217,8 @@ class ChannelAttention:
         batch, channels = features.shape[:2]
         heads = self.weights.heads
         head = channels // heads
-        grid = grid_of(features, UNIT_PIXELS, at_least=torch.get_num_threads())
-        values = torch.empty_like(features)
+        grid = grid_of(_size(features), UNIT_PIXELS, at_least=torch.get_num_threads())
+        values = memory.empty(*features.shape)
         products = torch.empty(grid.count, heads, head, head)
         squares = torch.empty(grid.count, 2, channels)
         addresses = (self.packed, features, values, products, squares)
@@ -219,7 +234,10 @@ class ChannelAttention:
             _packed(self.form, "pack_pointwise", (channels, channels), [one.contiguous(), self.weights.project_bias])
             for one in both
         ]
-        return pointwise(self.form, (channels, channels), packed, values, features, answer)
+        weights, step = torch.stack(packed), packed[0].numel()
+        addresses = (weights.data_ptr(), step, values.data_ptr(), features.data_ptr(), answer.data_ptr())
+        run(self.form, "pointwise", (channels, channels, 0, 0), grid, addresses)
+        return answer
 
 
 class BlockS:
@@ -242,5 +260,5 @@ class BlockL:
 
     def __call__(self, features: Features, answer: Features) -> Features:
         """Fill and return the answer for contiguous float32 maps."""
-        between = self.fusion(features, torch.empty_like(features))
+        between = self.fusion(features, memory.empty(*features.shape))
         return self.attention(between, answer)

@@ -72,8 +72,24 @@ TARGET static void FORM(normalise)(float *out, const float *in, ptrdiff_t plane,
     }
 }
 
+/* Copy a row, or add it: short ones mostly, for which a call would take longer than the copy. */
+TARGET static ALWAYS_INLINE void FORM(copy_row)(float *to, const float *from, ptrdiff_t floats) {
+    if (floats < LANES) {
+        for (ptrdiff_t x = 0; x < floats; x++) to[x] = from[x];
+        return;
+    }
+    for (ptrdiff_t x = 0; x + LANES <= floats; x += LANES) *(VECTOR *)(to + x) = *(const VECTOR *)(from + x);
+    *(VECTOR *)(to + floats - LANES) = *(const VECTOR *)(from + floats - LANES);
+}
+
+TARGET static ALWAYS_INLINE void FORM(add_row)(float *to, const float *from, ptrdiff_t floats) {
+    ptrdiff_t x = 0;
+    for (; x + LANES <= floats; x += LANES) *(VECTOR *)(to + x) += *(const VECTOR *)(from + x);
+    for (; x < floats; x++) to[x] += from[x];
+}
+
 /* Copy a unit's surroundings from the picture's planes. */
-static void FORM(load)(const unit *at, const unit_grid *grid, float *planes, const float *picture, ptrdiff_t channels) {
+TARGET static void FORM(load)(const unit *at, const unit_grid *grid, float *planes, const float *picture, ptrdiff_t channels) {
     const ptrdiff_t area = grid->height * grid->width;
     const float *from =
         picture + at->item * channels * area + (at->top - at->above) * grid->width + at->left - at->before;
@@ -83,7 +99,7 @@ static void FORM(load)(const unit *at, const unit_grid *grid, float *planes, con
             /* Rows are short and far from each other: no processor guesses the next one. */
             if (c + AHEAD < channels)
                 for (ptrdiff_t x = 0; x < at->columns; x += LINE) PREFETCH(row + AHEAD * area + x);
-            memcpy(planes + c * at->plane + at->lead + y * at->stride, row, (size_t)at->columns * sizeof(float));
+            FORM(copy_row)(planes + c * at->plane + at->lead + y * at->stride, row, at->columns);
         }
 }
 
@@ -285,21 +301,17 @@ TARGET static void FORM(add_picture)(const unit *at, const unit_grid *grid, floa
     const ptrdiff_t area = grid->height * grid->width;
     const float *from = picture + at->item * channels * area + at->top * grid->width + at->left;
     for (ptrdiff_t c = 0; c < channels; c++)
-        for (ptrdiff_t y = 0; y < at->height; y++) {
-            const float *row = from + c * area + y * grid->width;
-            float *to = planes + c * at->own_plane + y * at->own_stride;
-            for (ptrdiff_t x = 0; x < at->width; x++) to[x] += row[x];
-        }
+        for (ptrdiff_t y = 0; y < at->height; y++)
+            FORM(add_row)(planes + c * at->own_plane + y * at->own_stride, from + c * area + y * grid->width, at->width);
 }
 
-static void FORM(store)(const unit *at, const unit_grid *grid, float *picture, const float *planes,
+TARGET static void FORM(store)(const unit *at, const unit_grid *grid, float *picture, const float *planes,
                         ptrdiff_t channels) {
     const ptrdiff_t area = grid->height * grid->width;
     float *to = picture + at->item * channels * area + at->top * grid->width + at->left;
     for (ptrdiff_t c = 0; c < channels; c++)
         for (ptrdiff_t y = 0; y < at->height; y++)
-            memcpy(to + c * area + y * grid->width, planes + c * at->own_plane + y * at->own_stride,
-                   (size_t)at->width * sizeof(float));
+            FORM(copy_row)(to + c * area + y * grid->width, planes + c * at->own_plane + y * at->own_stride, at->width);
 }
 
 TARGET static void FORM(fuse_unit)(const fusion_job *job, const FORM(fusion_weights) *weights,
@@ -390,7 +402,43 @@ static ptrdiff_t FORM(pack_pointwise)(const void *fields) {
     return (ptrdiff_t)memory.used;
 }
 
-static ptrdiff_t FORM(pointwise)(const void *fields) {
+/* Copy a unit of a picture of twice the size: four planes for each of its planes, (plane, row, column) of a pixel's
+ * square, as a 2x2 convolution with a stride of 2 reads them. */
+TARGET static void FORM(load_squares)(const unit *at, const unit_grid *grid, float *planes, const float *picture,
+                                      ptrdiff_t channels) {
+    const ptrdiff_t width = 2 * grid->width, area = 2 * grid->height * width;
+    const float *from = picture + at->item * channels * area + 2 * at->top * width + 2 * at->left;
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (ptrdiff_t y = 0; y < 2 * at->height; y++) {
+            const float *row = from + c * area + y * width;
+            float *even = planes + (4 * c + y % 2 * 2) * at->plane + y / 2 * at->stride, *odd = even + at->plane;
+            for (ptrdiff_t x = 0; x < at->width; x++) {
+                even[x] = row[2 * x];
+                odd[x] = row[2 * x + 1];
+            }
+        }
+}
+
+/* The other way round, as PixelShuffle writes them; plus what lies at the same place in the addend, if there is one. */
+TARGET static void FORM(store_squares)(const unit *at, const unit_grid *grid, float *picture, const float *addend,
+                                       const float *planes, ptrdiff_t channels) {
+    const ptrdiff_t width = 2 * grid->width, area = 2 * grid->height * width;
+    const ptrdiff_t first = at->item * channels * area + 2 * at->top * width + 2 * at->left;
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (ptrdiff_t y = 0; y < 2 * at->height; y++) {
+            const ptrdiff_t start = first + c * area + y * width;
+            const float *even = planes + (4 * c + y % 2 * 2) * at->own_plane + y / 2 * at->own_stride;
+            const float *odd = even + at->own_plane;
+            float *row = picture + start;
+            for (ptrdiff_t x = 0; x < at->width; x++) {
+                row[2 * x] = even[x];
+                row[2 * x + 1] = odd[x];
+            }
+            if (addend) FORM(add_row)(row, addend + start, 2 * at->width);
+        }
+}
+
+TARGET static ptrdiff_t FORM(pointwise)(const void *fields) {
     const pointwise_job *job = fields;
     ptrdiff_t plane, own;
     largest_planes(&job->grid, 0, &plane, &own);
@@ -399,13 +447,19 @@ static ptrdiff_t FORM(pointwise)(const void *fields) {
     float *in = take(&memory, job->depth * plane), *out = take(&memory, job->rows * own);
     if (!job->scratch) return (ptrdiff_t)memory.used;
     FORM(begin)();
-    FORM(begin)();
     for (ptrdiff_t index = job->grid.first; index < job->grid.last; index++) {
         const unit at = unit_at(&job->grid, index, 0);
         arena packed = {(char *)(uintptr_t)job->packed + at.item * job->packed_step, 0, 0};
         const MATRIX matrix = FORM(take_matrix)(&packed, job->rows, job->depth);
-        FORM(load)(&at, &job->grid, in, job->features, job->depth);
+        if (job->halves)
+            FORM(load_squares)(&at, &job->grid, in, job->features, job->depth / 4);
+        else
+            FORM(load)(&at, &job->grid, in, job->features, job->depth);
         FORM(multiply_planes)(&matrix, out, at.own_plane, in, at.plane, at.pixels, panels);
+        if (job->doubles) {
+            FORM(store_squares)(&at, &job->grid, job->answer, job->addend, out, job->rows / 4);
+            continue;
+        }
         if (job->addend) FORM(add_picture)(&at, &job->grid, out, job->addend, job->rows);
         FORM(store)(&at, &job->grid, job->answer, out, job->rows);
     }

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from kbnet_cli.kernels import memory
+
 Part = tuple[int, int]
 """The first and one past the last of the rows, or of whatever else a job is counted in."""
 
@@ -48,7 +50,7 @@ def _borrow(scratch_bytes: int) -> Tensor:
         scratch = SPARE_SCRATCH.pop()  # atomic
     except IndexError:
         scratch = torch.empty(0, dtype=torch.uint8)
-    return scratch if scratch.numel() >= scratch_bytes else torch.empty(scratch_bytes, dtype=torch.uint8)
+    return scratch if scratch.numel() >= scratch_bytes else memory.empty(scratch_bytes, dtype=torch.uint8)
 
 
 @cache

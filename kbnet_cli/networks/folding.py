@@ -5,6 +5,7 @@ convolutions of the same input become one matrix. The U-Net around the blocks is
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Generic, TypeVar
 
@@ -12,59 +13,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kbnet_cli.kernels import fused, plain_blocks
+from kbnet_cli.kernels import plain_blocks
 from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
 from kbnet_cli.networks import kbnet_l, kbnet_s
 from kbnet_cli.networks.layers import BasisAttention, ChannelNorm
 
 Weights = TypeVar("Weights", FusionWeights, FeedForwardWeights, ChannelAttentionWeights)
 Network = TypeVar("Network", bound=kbnet_s.KBNetS | kbnet_l.KBNetL)
-BLOCKS = (kbnet_s.KBBlock, kbnet_l.KBBlock)
 
 
-def folded(network: Network, form: str | None = None) -> Network:
+def folded(network: Network) -> Network:
     """Return the network with folded blocks: the same answer to rounding, for inference only.
 
-    The network given stays as it is. What folding does not change is shared with it in memory, not copied. With one of
-    `compiled.forms`, the blocks run compiled in it, on the CPU and nowhere else; without one, in plain torch.
+    The network given stays as it is. What folding does not change is shared with it in memory, not copied.
     """
+
+    def replacement(module: nn.Module) -> nn.Module | None:
+        if isinstance(module, kbnet_s.KBBlock):
+            return FoldedBlockS(module)
+        return FoldedBlockL(module) if isinstance(module, kbnet_l.KBBlock) else None
+
+    return replaced(network, replacement)
+
+
+def replaced(network: Network, replacement: Callable[[nn.Module], nn.Module | None]) -> Network:
+    """Return the network with some modules replaced, all others sharing their weights with it; None keeps a module."""
     shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in network.parameters()}
     answer = copy.deepcopy(network, dict(shared))
     answer.eval()
     for parent in list(answer.modules()):
         for name, child in parent.named_children():
-            if form and isinstance(child, nn.Sequential) and child and all(isinstance(one, BLOCKS) for one in child):
-                setattr(parent, name, CompiledBlocks(child, form))
-            elif isinstance(child, kbnet_s.KBBlock):
-                setattr(parent, name, FoldedBlockS(child))
-            elif isinstance(child, kbnet_l.KBBlock):
-                setattr(parent, name, FoldedBlockL(child))
+            other = replacement(child)
+            if other is not None:
+                setattr(parent, name, other)
     return answer
-
-
-class CompiledBlocks(nn.Module):
-    """The blocks of one level, one after the other, compiled for the CPU in float32 maps."""
-
-    def __init__(self, blocks: nn.Sequential, form: str) -> None:
-        super().__init__()
-        self.form = form
-        self.blocks = [
-            fused.BlockS(_fusion_of_s(block), _feed_forward_of(block), form)
-            if isinstance(block, kbnet_s.KBBlock)
-            else fused.BlockL(_fusion_of_l(block), _channel_attention_of(block), form)
-            for block in blocks
-        ]
-
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Run the blocks; two maps take turns as their outputs, because new memory costs more than what fills it."""
-        features = features.float().contiguous()
-        spare: list[Tensor] = []
-        for number, block in enumerate(self.blocks):
-            answer = block(features, spare.pop() if spare else torch.empty_like(features))
-            if number:  # the first input belongs to the caller
-                spare.append(features)
-            features = answer
-        return features
 
 
 class FoldedBlockS(nn.Module):
@@ -72,8 +54,8 @@ class FoldedBlockS(nn.Module):
 
     def __init__(self, block: kbnet_s.KBBlock) -> None:
         super().__init__()
-        self.fusion = Held(_fusion_of_s(block))
-        self.feed_forward = Held(_feed_forward_of(block))
+        self.fusion = Held(fusion_of_s(block))
+        self.feed_forward = Held(feed_forward_of(block))
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return plain_blocks.block_s(self.fusion.weights, self.feed_forward.weights, features)
@@ -84,8 +66,8 @@ class FoldedBlockL(nn.Module):
 
     def __init__(self, block: kbnet_l.KBBlock) -> None:
         super().__init__()
-        self.fusion = Held(_fusion_of_l(block))
-        self.attention = Held(_channel_attention_of(block))
+        self.fusion = Held(fusion_of_l(block))
+        self.attention = Held(channel_attention_of(block))
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return plain_blocks.block_l(self.fusion.weights, self.attention.weights, features)
@@ -110,7 +92,8 @@ class Held(nn.Module, Generic[Weights]):
         return self.kind(**{field.name: getattr(self, field.name) for field in fields(self.kind)})
 
 
-def _fusion_of_s(block: kbnet_s.KBBlock) -> FusionWeights:
+def fusion_of_s(block: kbnet_s.KBBlock) -> FusionWeights:
+    """Fold the first half of a block of KBNet-S."""
     pointwise, spatial = _convolutions(block.conv11)
     return _fusion(
         block,
@@ -126,7 +109,8 @@ def _fusion_of_s(block: kbnet_s.KBBlock) -> FusionWeights:
     )
 
 
-def _fusion_of_l(block: kbnet_l.KBBlock) -> FusionWeights:
+def fusion_of_l(block: kbnet_l.KBBlock) -> FusionWeights:
+    """Fold the first half of a block of KBNet-L."""
     dynamic, depthwise = _convolutions(block.attn.conv1)
     invariant, spatial = _convolutions(block.attn.dwconv)
     return _fusion(
@@ -183,7 +167,8 @@ def _fusion(
     )
 
 
-def _feed_forward_of(block: kbnet_s.KBBlock) -> FeedForwardWeights:
+def feed_forward_of(block: kbnet_s.KBBlock) -> FeedForwardWeights:
+    """Fold the second half of a block of KBNet-S."""
     scale = block.gamma.detach().flatten()
     return FeedForwardWeights(
         norm_weight=block.norm2.weight.detach(),
@@ -195,7 +180,8 @@ def _feed_forward_of(block: kbnet_s.KBBlock) -> FeedForwardWeights:
     )
 
 
-def _channel_attention_of(block: kbnet_l.KBBlock) -> ChannelAttentionWeights:
+def channel_attention_of(block: kbnet_l.KBBlock) -> ChannelAttentionWeights:
+    """Fold the second half of a block of KBNet-L."""
     attention = block.ffn
     return ChannelAttentionWeights(
         heads=attention.heads,

@@ -58,6 +58,25 @@ class KBBlock(BasisAttention):
         return self.conv3(dynamic * self.conv11(normal) * self.sca(normal))
 
 
+class Down(nn.Conv2d):
+    """Halve the resolution and double the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 2 * channels, 2, stride=2)
+
+
+class Up(nn.Sequential):
+    """Double the resolution, halve the channels, and add what the encoder had there."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2))
+
+    def forward(
+        self, features: Float[Tensor, "b c h w"], skip: Float[Tensor, "b c2 h2 w2"]
+    ) -> Float[Tensor, "b c2 h2 w2"]:
+        return super().forward(features) + skip
+
+
 class KBNetS(nn.Module):
     """Map a degraded picture to a restored one of the same size.
 
@@ -79,12 +98,12 @@ class KBNetS(nn.Module):
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for count in sizes.encoder_blocks:
             self.encoders.append(blocks(count, channels))
-            self.downs.append(nn.Conv2d(channels, 2 * channels, 2, stride=2))
+            self.downs.append(Down(channels))
             channels *= 2
         self.middle_blks = blocks(sizes.middle_blocks, channels)
         self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
         for count in sizes.decoder_blocks:
-            self.ups.append(nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2)))
+            self.ups.append(Up(channels))
             channels //= 2
             self.decoders.append(blocks(count, channels))
         self.ending = nn.Conv2d(sizes.width, sizes.image_channels, 3, padding=1)
@@ -112,6 +131,6 @@ class KBNetS(nn.Module):
             features = down(features)
         features = self.middle_blks(features)
         for up, decoder in zip(self.ups, self.decoders, strict=True):
-            features = decoder(up(features) + skips.pop())
+            features = decoder(up(features, skips.pop()))
         restored: Tensor = self.ending(features) + picture
         return restored[..., :height, :width]
