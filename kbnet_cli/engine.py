@@ -92,6 +92,8 @@ class Engine:
         self.choice = choice
         form = compiled.fastest_form(choice.precision) if choice.device.type == "cpu" else None
         self.network = compiling.compiled(checkpoint.network, form).to(choice.device)
+        # A compiled network has its precision in itself; autocast is for plain torch.
+        self.autocast = choice.precision == "bf16" and form is None
 
     @property
     def image_channels(self) -> int:
@@ -116,11 +118,10 @@ class Engine:
         low, high = self.checkpoint.facts.limit
         limited = np.clip(np.nan_to_num(tiles, nan=0.0, posinf=high, neginf=low), low, high)
         batch = torch.from_numpy(limited).to(self.choice.device).permute(0, 3, 1, 2).contiguous()
-        enabled = self.choice.precision == "bf16"
         try:
             with (
                 torch.inference_mode(),
-                torch.autocast(self.choice.device.type, dtype=torch.bfloat16, enabled=enabled),
+                torch.autocast(self.choice.device.type, dtype=torch.bfloat16, enabled=self.autocast),
             ):
                 answer = self.network(batch).float() - batch
         except torch.OutOfMemoryError as error:
@@ -131,7 +132,7 @@ class Engine:
         if not bool(torch.isfinite(answer).all()):
             raise PhotoError(
                 "the network's answer is not finite",
-                hint="use --precision fp32, or other weights" if enabled else "use other weights",
+                hint="use other weights" if self.choice.precision == "fp32" else "use --precision fp32, or other weights",
             )
         result: Float32[np.ndarray, "b h w c"] = answer.permute(0, 2, 3, 1).cpu().numpy()
         return result

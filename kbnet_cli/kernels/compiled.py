@@ -20,7 +20,7 @@ else:
 SMALLEST_PART = 1 << 22
 """Multiplications below which a job is not worth another thread: about a tenth of a millisecond."""
 
-BFLOAT16_FORMS = ("amx",)
+BFLOAT16_FORMS = ("amx", "avx512_bf16")
 
 NO_GRADIENTS = (0,) * 6
 """Addresses that filtering alone does without."""

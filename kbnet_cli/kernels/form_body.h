@@ -6,7 +6,9 @@
 #include "matrix_amx.h"
 #include "mix_amx.h"
 #else
+#if !defined(FORM_PAIRS)
 #include "kba_body.h"
+#endif
 #include "matrix_body.h"
 #include "mix_body.h"
 #endif
@@ -14,6 +16,11 @@
 
 #undef FORM
 #undef FORM_AMX
+#undef FORM_PAIRS
+#undef DEPTH_OF_STEP
+#undef STEPS
+#undef MULTIPLY_ADD
+#undef PACK_PIXELS
 #undef TARGET
 #undef LANES
 #undef VECTORS

@@ -87,6 +87,13 @@ enum { FEW_WEIGHTS = 1 << 16, AHEAD = 3 /* planes */, LINE = 16 /* floats of a c
 
 enum { BASES = 32, HALO = 2, RUN = 48 /* pixels that are filtered together: three vectors of the widest form */ };
 
+/* The nearest bfloat16, ties to even. */
+static inline uint16_t brain_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 static ptrdiff_t most(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
 /* A unit, and how its pixels and their surroundings lie in planes of floats.

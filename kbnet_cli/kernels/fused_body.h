@@ -354,7 +354,7 @@ TARGET static void FORM(fuse_unit)(const fusion_job *job, const FORM(fusion_weig
 
 static ptrdiff_t FORM(fuse)(const void *fields) {
     const fusion_job *job = fields;
-    arena memory = {job->scratch, 0, 0}, packed = {(char *)(uintptr_t)job->packed, 0, 0};
+    arena memory = {job->scratch, 0, 1}, packed = {(char *)(uintptr_t)job->packed, 0, 0};
     const FORM(fusion_planes) planes = FORM(take_fusion_planes)(&memory, &job->sizes, &job->grid);
     if (!job->scratch) return (ptrdiff_t)memory.used;
     const FORM(fusion_weights) weights = FORM(take_fusion)(&packed, &job->sizes);
@@ -363,6 +363,7 @@ static ptrdiff_t FORM(fuse)(const void *fields) {
     for (ptrdiff_t index = job->grid.first; index < job->grid.last; index++)
         FORM(fuse_unit)(job, &weights, &planes, index);
     FORM(end)();
+    put_back(&memory);
     return 0;
 }
 
@@ -372,7 +373,7 @@ TARGET static ptrdiff_t FORM(pool)(const void *fields) {
     const pool_job *job = fields;
     ptrdiff_t plane, own;
     largest_planes(&job->grid, 0, &plane, &own);
-    arena memory = {job->scratch, 0, 0};
+    arena memory = {job->scratch, 0, 1};
     float *normal = take(&memory, job->channels * plane);
     if (!job->scratch) return (ptrdiff_t)memory.used;
     for (ptrdiff_t index = job->grid.first; index < job->grid.last; index++) {
@@ -389,6 +390,7 @@ TARGET static ptrdiff_t FORM(pool)(const void *fields) {
             job->sums[index * job->channels + c] = sum;
         }
     }
+    put_back(&memory);
     return 0;
 }
 
@@ -442,7 +444,7 @@ TARGET static ptrdiff_t FORM(pointwise)(const void *fields) {
     const pointwise_job *job = fields;
     ptrdiff_t plane, own;
     largest_planes(&job->grid, 0, &plane, &own);
-    arena memory = {job->scratch, 0, 0};
+    arena memory = {job->scratch, 0, 1};
     float *panels = take(&memory, PIXEL_PANELS);
     float *in = take(&memory, job->depth * plane), *out = take(&memory, job->rows * own);
     if (!job->scratch) return (ptrdiff_t)memory.used;
@@ -464,6 +466,7 @@ TARGET static ptrdiff_t FORM(pointwise)(const void *fields) {
         FORM(store)(&at, &job->grid, job->answer, out, job->rows);
     }
     FORM(end)();
+    put_back(&memory);
     return 0;
 }
 
@@ -528,7 +531,7 @@ TARGET static ptrdiff_t FORM(attend)(const void *fields) {
     const ptrdiff_t c = job->channels, head = c / job->heads;
     ptrdiff_t plane, own;
     largest_planes(&job->grid, 1, &plane, &own);
-    arena memory = {job->scratch, 0, 0}, packed = {(char *)(uintptr_t)job->packed, 0, 0};
+    arena memory = {job->scratch, 0, 1}, packed = {(char *)(uintptr_t)job->packed, 0, 0};
     float *panels = take(&memory, PIXEL_PANELS), *normal = take(&memory, c * plane);
     float *expanded = take(&memory, 3 * c * plane), *qkv = take(&memory, 3 * c * own);
     if (!job->scratch) return (ptrdiff_t)memory.used;
@@ -566,5 +569,6 @@ TARGET static ptrdiff_t FORM(attend)(const void *fields) {
                            qkv + (c + i * head) * at.own_plane, at.own_plane, head, at.own_pixels);
     }
     FORM(end)();
+    put_back(&memory);
     return 0;
 }

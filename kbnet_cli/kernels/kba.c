@@ -9,6 +9,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,7 +41,21 @@ typedef struct {
 static float *take(arena *memory, ptrdiff_t floats) {
     float *start = memory->base ? (float *)(memory->base + memory->used) : NULL;
     memory->used += (size_t)round_up(floats * (ptrdiff_t)sizeof(float), 64);
+#if defined(__SANITIZE_ADDRESS__)
+    /* A fence, so that the sanitizer sees who writes beyond one array into the next. */
+    if (memory->base && memory->size) ASAN_POISON_MEMORY_REGION(memory->base + memory->used, 64);
+    memory->used += 64;
+#endif
     return start;
+}
+
+/* Take the fences down again, for whoever gets the memory next. */
+static void put_back(const arena *memory) {
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_UNPOISON_MEMORY_REGION(memory->base, memory->used);
+#else
+    (void)memory;
+#endif
 }
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -57,6 +74,7 @@ static float *take(arena *memory, ptrdiff_t floats) {
 
 #if HAS_VECTORS && (defined(__x86_64__) || defined(_M_X64))
 #define HAS_X86_FORMS 1
+#include <cpuid.h>
 
 #define FORM(name) name##_avx512
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
@@ -78,10 +96,19 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #endif
 
 #if HAS_X86_FORMS && defined(__linux__) && (defined(__clang__) || __GNUC__ >= 11)
-#define HAS_AMX 1
-#include <cpuid.h>
+#define HAS_BFLOAT16 1
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define FORM_PAIRS 1
+#define FORM(name) name##_avx512_bf16
+#define TARGET __attribute__((target("avx512bf16,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
+#define LANES 16
+#define VECTORS 2
+#define MIX_VECTORS 3
+#define MATRIX_ROWS 8
+#define MATRIX_VECTORS 3
+#include "form_body.h"
 
 #define FORM_AMX 1
 #define FORM(name) name##_amx
@@ -90,13 +117,6 @@ static float *take(arena *memory, ptrdiff_t floats) {
 #define VECTORS 1
 #include "form_body.h"
 
-/* Whether the processor has the tiles and the kernel lets this process use them, which has to be asked for. */
-static int amx_is_there(void) {
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BFLOAT16 = 1 << 22, TILES = 1 << 24 };
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & BFLOAT16) || !(d & TILES)) return 0;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
 #endif
 
 #define FORM(name) name##_portable
@@ -154,8 +174,9 @@ typedef struct {
 
 static const form FORMS[] = {
 #if defined(HAS_X86_FORMS)
-#if defined(HAS_AMX)
+#if defined(HAS_BFLOAT16)
     {"amx", {NULL, NULL, FUSED_OPERATIONS(_amx)}},
+    {"avx512_bf16", {NULL, NULL, FUSED_OPERATIONS(_avx512_bf16)}},
 #endif
     {"avx512", {forward_avx512, backward_avx512, FUSED_OPERATIONS(_avx512)}},
     {"avx2", {forward_avx2, backward_avx2, FUSED_OPERATIONS(_avx2)}},
@@ -164,18 +185,51 @@ static const form FORMS[] = {
 };
 enum { FORM_COUNT = sizeof FORMS / sizeof FORMS[0] };
 
+#if defined(HAS_X86_FORMS)
+/* What the processor has and the system saves; asked of the processor itself, because the compiler's own function for
+ * it needs a library that Windows has not. */
+typedef struct {
+    int avx2, avx512, bfloat16, tiles;
+} abilities;
+
+static abilities abilities_here(void) {
+    enum { FMA = 1 << 12, SAVING = 1 << 27, AVX2 = 1 << 5, BFLOAT16 = 1 << 5, TILES = 1 << 24, TILE_BFLOAT16 = 1 << 22 };
+    enum { AVX_STATE = 0x6, AVX512_STATE = 0xe6, TILE_STATE = 0x60000 };
+    const unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
+    abilities found = {0, 0, 0, 0};
+    unsigned a, b, c, d, saved, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & SAVING) || !(c & FMA)) return found;
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (saved & AVX_STATE) != AVX_STATE) return found;
+    found.avx2 = (b & AVX2) != 0;
+    found.avx512 = found.avx2 && (b & avx512) == avx512 && (saved & AVX512_STATE) == AVX512_STATE;
+    const int tiles = (d & TILES) && (d & TILE_BFLOAT16) && (saved & TILE_STATE) == TILE_STATE;
+    if (!found.avx512 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return found;
+    found.bfloat16 = (a & BFLOAT16) != 0;
+#if defined(HAS_BFLOAT16)
+    /* Linux lets a process use the tiles when it has asked. */
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    found.tiles = tiles && found.bfloat16 && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    (void)tiles;
+#endif
+    return found;
+}
+#endif
+
 static int runs_here(int index) {
     const char *name = FORMS[index].name;
 #if defined(HAS_X86_FORMS)
-    __builtin_cpu_init();
-    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("fma");
-#if defined(HAS_AMX)
-    if (strcmp(name, "amx") == 0) return avx512 && __builtin_cpu_supports("avx512bf16") && amx_is_there();
-#endif
-    if (strcmp(name, "avx512") == 0) return avx512;
-    if (strcmp(name, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    static abilities here;
+    static int asked;
+    if (!asked) { /* under the interpreter's lock, at the latest when the forms are listed */
+        here = abilities_here();
+        asked = 1;
+    }
+    if (strcmp(name, "amx") == 0) return here.tiles;
+    if (strcmp(name, "avx512_bf16") == 0) return here.bfloat16;
+    if (strcmp(name, "avx512") == 0) return here.avx512;
+    if (strcmp(name, "avx2") == 0) return here.avx2;
 #endif
     return strcmp(name, "portable") == 0;
 }

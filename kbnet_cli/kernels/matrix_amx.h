@@ -25,13 +25,6 @@ static MATRIX FORM(take_matrix)(arena *memory, ptrdiff_t rows, ptrdiff_t depth) 
     return matrix;
 }
 
-/* The nearest bfloat16, ties to even. */
-static uint16_t FORM(brain_float)(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 static void FORM(pack_matrix)(const MATRIX *matrix, const float *weight, const float *bias) {
     const ptrdiff_t down = round_up(matrix->rows, TILE), across = round_up(matrix->depth, TILE_DEPTH);
     for (ptrdiff_t row = 0; row < down; row++) {
@@ -39,7 +32,7 @@ static void FORM(pack_matrix)(const MATRIX *matrix, const float *weight, const f
         for (ptrdiff_t k = 0; k < across; k++)
             matrix->weight[((row / TILE * (across / TILE_DEPTH) + k / TILE_DEPTH) * TILE + row % TILE) * TILE_DEPTH +
                            k % TILE_DEPTH] =
-                FORM(brain_float)(real && k < matrix->depth ? weight[row * matrix->depth + k] : 0);
+                brain_float(real && k < matrix->depth ? weight[row * matrix->depth + k] : 0);
         for (ptrdiff_t column = 0; column < TILE; column++)
             matrix->bias[row * TILE + column] = real && bias ? bias[row] : 0;
     }

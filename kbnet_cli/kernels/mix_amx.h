@@ -24,7 +24,7 @@ static void FORM(pack_basis)(float *to, const float *weight, ptrdiff_t features,
     for (ptrdiff_t first = 0; first < taps; first += together)
         for (ptrdiff_t row = 0; row < rows; row++)
             for (ptrdiff_t base = 0; base < BASES; base++)
-                *packed++ = FORM(brain_float)(row < together && first + row < taps ? weight[base * taps + first + row] : 0);
+                *packed++ = brain_float(row < together && first + row < taps ? weight[base * taps + first + row] : 0);
 }
 
 /* Apply a group's mixed kernels (out, in, tap, RUN pixels) to a run of pixels, `outs` of its channels at once. */

@@ -1,16 +1,20 @@
 /* The kernel basis attention of a unit, for one instruction set: each pixel's kernels are mixed in registers. */
 
-/* Take room for the basis kernels, (groups, pairs of channels, BASES, TAPS); a pair is (channel out, channel in). */
+/* Take room for the basis kernels, (groups, pairs of channels, steps, TAPS); a pair is (channel out, channel in), and a
+ * step one basis, or two as in matrix_body.h. */
 static float *FORM(take_basis)(arena *memory, ptrdiff_t features, ptrdiff_t group_size) {
-    return take(memory, features * group_size * BASES * TAPS);
+    return take(memory, features * group_size * STEPS(BASES) * TAPS);
 }
 
 /* Pack basis kernels (BASES, groups, pairs, TAPS). */
 static void FORM(pack_basis)(float *to, const float *weight, ptrdiff_t features, ptrdiff_t group_size) {
     const ptrdiff_t pairs = features * group_size; /* of all groups */
     for (ptrdiff_t pair = 0; pair < pairs; pair++)
-        for (ptrdiff_t base = 0; base < BASES; base++)
-            memcpy(to + (pair * BASES + base) * TAPS, weight + (base * pairs + pair) * TAPS, TAPS * sizeof(float));
+        for (ptrdiff_t base = 0; base < BASES; base += DEPTH_OF_STEP)
+            for (int tap = 0; tap < TAPS; tap++, to++) {
+                const float *from = weight + (base * pairs + pair) * TAPS + tap;
+                *to = FORM(pack_weights)(*from, from[(DEPTH_OF_STEP - 1) * pairs * TAPS]);
+            }
 }
 
 /* A unit's features filtered: product = (product + features + kernels of the pixel * features) x factor.
@@ -23,8 +27,10 @@ TARGET static void FORM(filter)(const unit *at, const fusion_sizes *sizes, const
     ptrdiff_t offset[TAPS];
     for (int tap = 0; tap < TAPS; tap++) offset[tap] = (tap / 3 - 1) * at->stride + tap % 3 - 1;
     for (ptrdiff_t p = 0; p < at->own_pixels; p += RUN)
-        for (ptrdiff_t base = 0; base < BASES; base++)
-            memcpy(runs + p * BASES + base * RUN, attention + base * at->own_plane + p, RUN * sizeof(float));
+        for (ptrdiff_t base = 0; base < BASES; base += DEPTH_OF_STEP)
+            for (ptrdiff_t q = 0; q < RUN; q += LANES)
+                *(VECTOR *)(runs + p * STEPS(BASES) + base / DEPTH_OF_STEP * RUN + q) =
+                    PACK_PIXELS(attention + base * at->own_plane + p + q, at->own_plane, 1);
     for (ptrdiff_t group = 0; group < groups; group++)
         for (ptrdiff_t p = 0; p < at->own_pixels; p += RUN)
             for (ptrdiff_t column = 0; column < RUN; column += (MIX_VECTORS * LANES)) {
@@ -36,18 +42,19 @@ TARGET static void FORM(filter)(const unit *at, const fusion_sizes *sizes, const
                         sum[v] = *(VECTOR *)(product + own + v * LANES) +
                                  *(const VECTOR *)(features + (group * size + out) * at->plane + place + v * LANES);
                     for (ptrdiff_t in = 0; in < size; in++) {
-                        const float *weight = basis + ((group * size + out) * size + in) * BASES * TAPS;
+                        const float *weight = basis + ((group * size + out) * size + in) * STEPS(BASES) * TAPS;
                         const float *from = features + (group * size + in) * at->plane + place;
                         VECTOR kernel[TAPS][MIX_VECTORS];
                         UNROLL for (int tap = 0; tap < TAPS; tap++)
                             UNROLL for (int v = 0; v < MIX_VECTORS; v++) kernel[tap][v] = (VECTOR){0};
-                        const float *share = runs + p * BASES + column;
-                        for (int base = 0; base < BASES; base++, weight += TAPS, share += RUN) {
+                        const float *share = runs + p * STEPS(BASES) + column;
+                        for (int step = 0; step < STEPS(BASES); step++, weight += TAPS, share += RUN) {
                             VECTOR right[MIX_VECTORS];
                             UNROLL for (int v = 0; v < MIX_VECTORS; v++)
                                 right[v] = *(const VECTOR *)(share + v * LANES);
                             UNROLL for (int tap = 0; tap < TAPS; tap++)
-                                UNROLL for (int v = 0; v < MIX_VECTORS; v++) kernel[tap][v] += weight[tap] * right[v];
+                                UNROLL for (int v = 0; v < MIX_VECTORS; v++) 
+                                    kernel[tap][v] = MULTIPLY_ADD(kernel[tap][v], weight[tap], right[v]);
                         }
                         UNROLL for (int tap = 0; tap < TAPS; tap++)
                             UNROLL for (int v = 0; v < MIX_VECTORS; v++)
