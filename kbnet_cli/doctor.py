@@ -142,10 +142,11 @@ def _processor() -> Look:
 def _kernels() -> Look:
     from kbnet_cli.kernels import running
 
-    forms = running.running().forms
-    if forms:
-        others = f" (also {', '.join(forms[1:])})" if forms[1:] else ""
-        return Look(f"compiled, {forms[0]}{others}")
+    found = running.running()
+    if found.forms:
+        others = f" (also {', '.join(found.forms[1:])})" if found.forms[1:] else ""
+        rough = f"; bf16: {found.bfloat16_forms[0]}" if found.bfloat16_forms else ""
+        return Look(f"compiled, {found.forms[0]}{others}{rough}")
     return Look(
         f"{running.PLAIN}: the same pictures, several times slower",
         "note",

@@ -1,6 +1,6 @@
 """A network on a device: arrays in, arrays out, in the precision asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -30,7 +30,8 @@ def choose(device: str, precision: str) -> Choice:
 
     Args:
         device: auto, cpu, cuda, cuda:N, mps or xpu.
-        precision: auto, fp32 or bf16. auto takes bf16 on CUDA devices that compute it natively, else fp32.
+        precision: auto, fp32 or bf16. auto takes bf16 where it is much faster: on CUDA devices that compute it
+            natively and on CPUs with tiles for it (AMX). Its pictures differ from fp32's by more than 60 dB PSNR.
 
     Raises:
         DeviceError: the device is not there, or the precision is not to be had on it.
@@ -46,10 +47,15 @@ def choose(device: str, precision: str) -> Choice:
             hint="use --precision auto",
         )
     chosen, reason = _choose_device(device)
-    native_bf16 = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= (8, 0)
     if precision == "auto":
-        return Choice(chosen, "bf16" if native_bf16 else "fp32", reason)
+        return Choice(chosen, "bf16" if _bfloat16_pays(chosen) else "fp32", reason)
     return Choice(chosen, "bf16" if precision == "bf16" else "fp32", reason)
+
+
+def _bfloat16_pays(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return compiled.bfloat16_pays()
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _choose_device(device: str) -> tuple[torch.device, str]:
@@ -88,10 +94,11 @@ class Engine:
     """Hold a checkpoint's network on a device and answer tiles with residuals."""
 
     def __init__(self, checkpoint: Checkpoint, choice: Choice) -> None:
-        self.checkpoint = checkpoint
         self.choice = choice
         form = compiled.fastest_form(choice.precision) if choice.device.type == "cpu" else None
         self.network = compiling.compiled(checkpoint.network, form).to(choice.device)
+        # What was loaded is not needed any more: its weights would take their memory twice.
+        self.checkpoint = replace(checkpoint, network=self.network)
         # A compiled network has its precision in itself; autocast is for plain torch.
         self.autocast = choice.precision == "bf16" and form is None
 
@@ -132,7 +139,9 @@ class Engine:
         if not bool(torch.isfinite(answer).all()):
             raise PhotoError(
                 "the network's answer is not finite",
-                hint="use other weights" if self.choice.precision == "fp32" else "use --precision fp32, or other weights",
+                hint="use other weights"
+                if self.choice.precision == "fp32"
+                else "use --precision fp32, or other weights",
             )
         result: Float32[np.ndarray, "b h w c"] = answer.permute(0, 2, 3, 1).cpu().numpy()
         return result

@@ -121,7 +121,7 @@ def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
         )
     if voice.verbose:
         console.note(f"device: {choice.reason}")
-        console.note(f"kernels: {running.running().on(choice.device)}")
+        console.note(f"kernels: {running.running().on(choice.device, choice.precision)}")
     return engine, settings
 
 

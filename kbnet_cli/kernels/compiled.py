@@ -45,6 +45,11 @@ def fastest_form(precision: str = "fp32") -> str | None:
     return next(iter(forms(precision)), None) if available() else None
 
 
+def bfloat16_pays() -> bool:
+    """Say whether bf16 is much faster than float32 here: with tiles (amx) it is, with pairs alone not everywhere."""
+    return fastest_form("bf16") == "amx"
+
+
 def run(form: str, operation: str, fields: tuple[int, ...]) -> int:
     """Do one of the compiled operations, given the fields of its structure in fused.h or kba.c; see there."""
     return kba_extension.run(form, operation, fields)

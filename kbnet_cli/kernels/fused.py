@@ -17,7 +17,13 @@ from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights
 from kbnet_cli.kernels.threads import Part
 
 UNIT_PIXELS = 1024
-"""Pixels of a unit, about: its feature maps fit a core's cache, and its surroundings are a small part of the work."""
+"""Pixels of a unit, about: what its surroundings add to the work is a small part then."""
+
+UNIT_FLOATS = 30 << 10
+"""Floats of a unit's input where channels are few: all its maps fit a core's second cache (2 MB) then."""
+
+FEW_CHANNELS = 96
+"""Up to so many channels that pays; with more, the weights alone fill the cache."""
 
 POOL_PIXELS = 4096
 """Pixels of a unit that is only summed up; fixed, so that the sums do not depend on the number of threads."""
@@ -53,6 +59,11 @@ def grid_of(size: tuple[int, int, int], pixels: int, *, at_least: int = 1) -> Gr
     # Whole runs of 48 pixels a row waste nothing; narrow maps are not cut across.
     unit_width = width if width <= 64 else 48
     return Grid(batch, height, width, min(height, max(1, pixels // unit_width)), unit_width)
+
+
+def unit_pixels(channels: int) -> int:
+    """Return about how many pixels a unit should have, as measured on full-size networks."""
+    return min(UNIT_PIXELS, UNIT_FLOATS // channels) if channels <= FEW_CHANNELS else UNIT_PIXELS
 
 
 def _size(features: Features) -> tuple[int, int, int]:
@@ -136,7 +147,7 @@ class Fusion:
     def __call__(self, features: Features, answer: Features) -> Features:
         """Fill and return the answer."""
         scale = torch.addmm(self.pool_bias, self._pooled(features), self.pool_weight.t())
-        grid = grid_of(_size(features), UNIT_PIXELS, at_least=torch.get_num_threads())
+        grid = grid_of(_size(features), unit_pixels(features.shape[1]), at_least=torch.get_num_threads())
         addresses = (self.packed, features, scale, answer)
         run(self.form, "fuse", self.sizes, grid, tuple(tensor.data_ptr() for tensor in addresses))
         return answer
@@ -180,7 +191,7 @@ class Pointwise:
         else:
             answer = memory.empty(batch, self.rows, height, width)
         sizes = (self.rows, self.depth, int(self.resample < 0), int(self.resample > 0))
-        grid = grid_of((batch, height, width), UNIT_PIXELS, at_least=torch.get_num_threads())
+        grid = grid_of((batch, height, width), unit_pixels(features.shape[1]), at_least=torch.get_num_threads())
         more = 0 if addend is None else addend.data_ptr()
         run(
             self.form,
@@ -196,7 +207,8 @@ class ChannelAttention:
     """The attention between channels of KBNet-L, added to its input."""
 
     def __init__(self, weights: ChannelAttentionWeights, form: str) -> None:
-        self.form, self.weights = form, weights
+        self.form, self.heads, self.temperature = form, weights.heads, weights.temperature
+        self.project_weight, self.project_bias = weights.project_weight, weights.project_bias
         self.sizes = (weights.norm_weight.shape[0], weights.heads)
         self.packed = _packed(
             form,
@@ -215,9 +227,9 @@ class ChannelAttention:
     def __call__(self, features: Features, answer: Features) -> Features:
         """Fill and return the answer."""
         batch, channels = features.shape[:2]
-        heads = self.weights.heads
+        heads = self.heads
         head = channels // heads
-        grid = grid_of(_size(features), UNIT_PIXELS, at_least=torch.get_num_threads())
+        grid = grid_of(_size(features), unit_pixels(features.shape[1]), at_least=torch.get_num_threads())
         values = memory.empty(*features.shape)
         products = torch.empty(grid.count, heads, head, head)
         squares = torch.empty(grid.count, 2, channels)
@@ -227,16 +239,16 @@ class ChannelAttention:
         # As F.normalize does: no length is taken for smaller than 1e-12.
         lengths = squares.view(batch, -1, 2, heads, head).sum(dim=1).sqrt().clamp_min(1e-12)
         scaled = product / (lengths[:, 0, :, :, None] * lengths[:, 1, :, None, :])
-        mixture = (scaled * self.weights.temperature.view(1, heads, 1, 1)).softmax(dim=-1)
-        project = self.weights.project_weight.view(channels, heads, head)
+        mixture = (scaled * self.temperature.view(1, heads, 1, 1)).softmax(dim=-1)
+        project = self.project_weight.view(channels, heads, head)
         both = torch.einsum("ohi,bhij->bohj", project, mixture).reshape(batch, channels, channels)
         packed = [
-            _packed(self.form, "pack_pointwise", (channels, channels), [one.contiguous(), self.weights.project_bias])
+            _packed(self.form, "pack_pointwise", (channels, channels), [one.contiguous(), self.project_bias])
             for one in both
         ]
         weights, step = torch.stack(packed), packed[0].numel()
-        addresses = (weights.data_ptr(), step, values.data_ptr(), features.data_ptr(), answer.data_ptr())
-        run(self.form, "pointwise", (channels, channels, 0, 0), grid, addresses)
+        fields = (weights.data_ptr(), step, values.data_ptr(), features.data_ptr(), answer.data_ptr())
+        run(self.form, "pointwise", (channels, channels, 0, 0), grid, fields)
         return answer
 
 

@@ -17,17 +17,25 @@ class Running:
     """The compiled forms that this machine can run, the fastest first; none: the plain one runs."""
     threads: int
 
-    def on(self, device: torch.device) -> str:
+    bfloat16_forms: tuple[str, ...] = ()
+    """Those for bf16."""
+
+    def on(self, device: torch.device, precision: str = "fp32") -> str:
         """Return one line on what runs for tensors on a device, as -v tells it."""
         if device.type != "cpu":
             return f"plain torch on {device}"
+        if not self.forms:
+            return PLAIN
+        forms = self.bfloat16_forms if precision == "bf16" else self.forms
         plural = "" if self.threads == 1 else "s"
-        return f"compiled, {self.forms[0]}, {self.threads} thread{plural}" if self.forms else PLAIN
+        return f"{f'compiled, {forms[0]}' if forms else 'plain torch'}, {precision}, {self.threads} thread{plural}"
 
 
 def running() -> Running:
     """Return what the kernels run on in this process."""
-    return Running(compiled.forms() if compiled.available() else (), torch.get_num_threads())
+    if not compiled.available():
+        return Running((), torch.get_num_threads())
+    return Running(compiled.forms(), torch.get_num_threads(), compiled.forms("bf16"))
 
 
 def torch_build() -> str:

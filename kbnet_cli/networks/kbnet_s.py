@@ -71,10 +71,11 @@ class Up(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2))
 
-    def forward(
+    def forward(  # type: ignore[override] # a Sequential for its published names, with a second input
         self, features: Float[Tensor, "b c h w"], skip: Float[Tensor, "b c2 h2 w2"]
     ) -> Float[Tensor, "b c2 h2 w2"]:
-        return super().forward(features) + skip
+        convolution, shuffle = self
+        return shuffle(convolution(features)) + skip
 
 
 class KBNetS(nn.Module):
