@@ -19,8 +19,8 @@ from tests.oracle import randomise
 
 pytestmark = pytest.mark.skipif(not compiled.available(), reason="the compiled form is not installed")
 
-EXAMPLES = settings(max_examples=20, deadline=None)
-FEW_EXAMPLES = settings(max_examples=8, deadline=None)
+EXAMPLES = settings(max_examples=16, deadline=None)
+FEW_EXAMPLES = settings(max_examples=6, deadline=None)
 FLOAT32, BFLOAT16 = compiled.forms("fp32"), compiled.forms("bf16")
 
 CUTS = (47, 48, 49, 63, 64, 65, 95, 96, 97, 110, 144, 150)

@@ -12,7 +12,10 @@
 #include "matrix_body.h"
 #include "mix_body.h"
 #endif
-#include "fused_body.h"
+#include "layers_body.h"
+#include "fusion_body.h"
+#include "pointwise_body.h"
+#include "attention_body.h"
 
 #undef FORM
 #undef FORM_AMX
