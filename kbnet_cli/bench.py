@@ -110,7 +110,7 @@ def measure(
         precision=choice.precision,
         processor=processor(),
         threads=kernels.threads,
-        kernels=kernels.on(choice.device),
+        kernels=kernels.on(choice.device, choice.precision),
         torch=running.torch_build(),
         size=size,
         seconds=tuple(seconds[1:]),

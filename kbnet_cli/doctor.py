@@ -150,7 +150,7 @@ def _kernels() -> Look:
     return Look(
         f"{running.PLAIN}: the same pictures, several times slower",
         "note",
-        "install a wheel made for this system, or a C compiler (gcc, clang; clang-cl on Windows) and then kbnet from its source again",
+        "install a wheel made for this system, or a C compiler (gcc, clang) and then kbnet from its source again",
     )
 
 

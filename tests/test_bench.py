@@ -28,7 +28,7 @@ CPU = ("--device", "cpu", "--size", "64", "--rounds", "2")
 
 
 def test_the_table_is_on_standard_output(kbnet: Call, random_weights: Path) -> None:
-    shown = kbnet("bench", "-w", random_weights, *CPU)
+    shown = kbnet("bench", "-w", random_weights, *CPU, "--precision", "fp32")
     assert (shown.code, shown.stderr) == (0, "")
     said = {line[:11].strip(): line[11:].strip() for line in shown.stdout.splitlines()}
     assert list(said) == ["weights", "machine", "kernels", "time", "speed", "peak memory", "24 MP photo"]

@@ -13,7 +13,7 @@ from kbnet_cli import catalogue, doctor, machine
 from kbnet_cli.doctor import Finding, Look, Probe, examine
 from kbnet_cli.errors import WeightsError
 from kbnet_cli.kernels import compiled, running
-from kbnet_cli.networks import agreement, folding
+from kbnet_cli.networks import agreement, compiling
 from kbnet_cli.networks.kbnet_l import KBNetL
 from kbnet_cli.networks.kbnet_s import KBNetS
 from tests import test_cli
@@ -111,7 +111,7 @@ def test_the_compiled_form_is_named_and_told_with_v(kbnet: Call, tmp_path: Path,
     assert row("kernels").says.startswith(f"compiled, {compiled.forms()[0]}")
     write_picture(tmp_path / "a.png")
     words = ("denoise", tmp_path / "a.png", "-w", identity_weights, "--device", "cpu")
-    assert f"kernels: compiled, {compiled.forms()[0]}, " in kbnet(*words, "-v").stderr
+    assert f"kernels: compiled, {compiled.forms()[0]}, " in kbnet(*words, "-v", "--precision", "fp32").stderr
     assert "kernels: " not in kbnet(*words, "--overwrite").stderr
 
 
@@ -132,12 +132,12 @@ def test_kernels_that_compute_something_else_are_a_problem(
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_networks_that_compute_something_else_are_a_problem(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     assert row("network test").state == "ok"
-    right = folding.folded
+    right = compiling.compiled
 
-    def wrong(network: KBNetS | KBNetL) -> Callable[[Tensor], Tensor]:
-        return lambda picture: factor * right(network)(picture)
+    def wrong(network: KBNetS | KBNetL, form: str | None) -> Callable[[Tensor], Tensor]:
+        return lambda picture: factor * right(network, form)(picture)
 
-    monkeypatch.setattr(agreement, "folded", wrong)
+    monkeypatch.setattr(agreement, "compiled", wrong)
     assert row("network test").state == "problem"
 
 

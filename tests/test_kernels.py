@@ -167,7 +167,8 @@ def test_tensors_that_are_not_contiguous() -> None:
     turned = given[0].permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert not turned.is_contiguous()
     expected = kernel_basis_attention(*given, group_size=group_size)
-    assert torch.equal(kernel_basis_attention(turned, *given[1:], group_size=group_size), expected)
+    # Plain torch adds up in another order where values lie in another order.
+    assert close(kernel_basis_attention(turned, *given[1:], group_size=group_size), expected, 1e-6)
 
 
 def test_bfloat16_is_only_rounded_at_the_end() -> None:

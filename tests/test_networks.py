@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kbnet_cli.kernels import compiled
+from kbnet_cli.networks import compiling
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
 from tests.oracle import golden_fill, golden_picture, published_network, randomise
@@ -150,6 +152,29 @@ def test_golden_vectors_of_the_published_code(
     golden_fill(network)
     with torch.no_grad():
         answer = network(golden_picture(1, *shape))[0]
-    got = (answer.mean(), answer.std(correction=0), answer[0, 0, 0], answer[-1, -1, -1], answer[0, 5, 7])
     # 1e-6: the vectors were computed with mixed care for their last digits.
-    assert torch.tensor(got, dtype=torch.float64).sub(torch.tensor(expected, dtype=torch.float64)).abs().max() < 1e-6
+    assert off(answer, expected) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sizes", "shape", "expected"), GOLDEN)
+def test_golden_vectors_in_what_runs(
+    sizes: KBNetSSizes | KBNetLSizes, shape: tuple[int, int, int], expected: tuple[float, ...]
+) -> None:
+    network = ours(sizes)
+    golden_fill(network)
+    picture = golden_picture(1, *shape).float()
+    for form in (*compiled.forms(), None):
+        quick = compiling.compiled(network, form)
+        with torch.inference_mode():
+            answer = quick(picture)[0]
+        assert answer.dtype == torch.float32
+        # Relative to the largest of the answer: about 5 for grey pictures and 1 for the others.
+        assert off(answer, expected) < 1e-5 * max(1.0, float(answer.abs().max())), form
+
+
+def off(answer: Tensor, expected: tuple[float, ...]) -> float:
+    """Return how far the worst of a golden vector's five numbers is."""
+    wide = answer.double()
+    got = torch.stack([wide.mean(), wide.std(correction=0), wide[0, 0, 0], wide[-1, -1, -1], wide[0, 5, 7]])
+    return float((got - torch.tensor(expected, dtype=torch.float64)).abs().max())

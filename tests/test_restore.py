@@ -12,6 +12,7 @@ from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Choice, Engine, choose
 from kbnet_cli.errors import DeviceError, PhotoError
+from kbnet_cli.kernels import compiled
 from kbnet_cli.photo import ColourModel, Depth, Metadata, Photo
 from kbnet_cli.restore import Restoration, channel_groups, restore
 from tests.networks import TINY_GREY, identity_network, random_network
@@ -161,4 +162,11 @@ def test_bf16_is_close_and_fp16_is_refused(random_weights: Path) -> None:
 def test_a_device_that_is_not_there_is_an_error(device: str, said: str) -> None:
     with pytest.raises(DeviceError, match=said):
         choose(device, "auto")
-    assert choose("cpu", "auto").precision == "fp32"
+
+
+@pytest.mark.parametrize(("form", "precision"), [("amx", "bf16"), ("avx512_bf16", "fp32"), (None, "fp32")])
+def test_auto_is_bf16_on_a_processor_with_tiles_only(
+    form: str | None, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "fastest_form", lambda _precision: form)
+    assert choose("cpu", "auto").precision == precision

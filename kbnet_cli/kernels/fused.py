@@ -22,13 +22,14 @@ UNIT_PIXELS = 1024
 UNIT_FLOATS = 30 << 10
 """Floats of a unit's input where channels are few: all its maps fit a core's second cache (2 MB) then."""
 
-FEW_CHANNELS = 96
+FEW_CHANNELS = 64
 """Up to so many channels that pays; with more, the weights alone fill the cache."""
 
 POOL_PIXELS = 4096
 """Pixels of a unit that is only summed up; fixed, so that the sums do not depend on the number of threads."""
 
 Features = Float[Tensor, "b c h w"]
+Resampled = Float[Tensor, "b o h2 w2"]
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class Pointwise:
         self.rows, self.depth = weight.shape
         self.packed = _packed(form, "pack_pointwise", (self.rows, self.depth), [weight.contiguous(), bias])
 
-    def __call__(self, features: Features, addend: Features | None = None) -> Features:
+    def __call__(self, features: Features, addend: Resampled | None = None) -> Resampled:
         """Return the product of contiguous float32 maps, plus an addend of the answer's shape."""
         batch, _, height, width = features.shape
         if self.resample < 0:

@@ -1,0 +1,100 @@
+"""The engine: which arithmetic runs for which precision, and what it answers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kbnet_cli import checkpoint
+from kbnet_cli.catalogue import Facts
+from kbnet_cli.checkpoint import Checkpoint
+from kbnet_cli.engine import Choice, Engine
+from kbnet_cli.kernels import compiled
+from kbnet_cli.networks import kbnet_s
+from kbnet_cli.networks.compiling import CompiledBlocks
+from kbnet_cli.networks.folding import FoldedBlockS
+from tests.networks import TINY, random_network
+
+CPU = torch.device("cpu")
+EXACT, ROUGH = Choice(CPU, "fp32", "asked for"), Choice(CPU, "bf16", "asked for")
+
+
+def tiles(batch: int = 2, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(3).random((batch, height, width, 3)).astype(np.float32)
+
+
+def loaded() -> Checkpoint:
+    return Checkpoint(random_network(replace(TINY, width=16)), Facts(), "random")
+
+
+def forms_of(engine: Engine) -> set[str]:
+    """Return the forms that an engine's blocks are compiled in; none: they run in plain torch."""
+    blocks = [module for module in engine.network.modules() if isinstance(module, CompiledBlocks)]
+    return {block.fusion.form for module in blocks for block in module.blocks}
+
+
+@pytest.mark.skipif(not compiled.available(), reason="the compiled form is not installed")
+def test_fp32_runs_compiled_and_says_what_the_network_says() -> None:
+    given = loaded()
+    engine = Engine(given, EXACT)
+    assert forms_of(engine) == {compiled.forms()[0]}
+    assert not engine.autocast
+    batch = torch.from_numpy(tiles()).permute(0, 3, 1, 2)
+    expected = (given.network.double()(batch.double()) - batch).permute(0, 2, 3, 1).numpy()
+    got = engine.residual(tiles())
+    assert got.dtype == np.float32
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.skipif(not compiled.forms("bf16"), reason="this machine does not multiply in bfloat16")
+def test_bf16_runs_compiled_where_the_processor_has_it() -> None:
+    engine = Engine(loaded(), ROUGH)
+    assert forms_of(engine) == {compiled.forms("bf16")[0]}
+    assert not engine.autocast, "a compiled network has its precision in itself"
+    exact, rough = Engine(loaded(), EXACT).residual(tiles()), engine.residual(tiles())
+    assert 0 < np.abs(exact - rough).max() < 0.05 * np.abs(exact).max()
+
+
+def test_bf16_is_autocast_where_the_processor_does_not_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = Engine(loaded(), EXACT).residual(tiles())
+    exactly = compiled.forms()
+    monkeypatch.setattr(compiled, "forms", lambda precision="fp32": exactly if precision == "fp32" else ())
+    engine = Engine(loaded(), ROUGH)
+    assert engine.autocast
+    assert forms_of(engine) == set()
+    assert any(isinstance(module, FoldedBlockS) for module in engine.network.modules())
+    rough = engine.residual(tiles())
+    assert 0 < np.abs(exact - rough).max() < 0.1 * np.abs(exact).max()
+
+
+def test_without_the_extension_blocks_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_it = Engine(loaded(), EXACT).residual(tiles())
+    monkeypatch.setattr(compiled, "HAS_EXTENSION", False)
+    engine = Engine(loaded(), EXACT)
+    assert forms_of(engine) == set()
+    assert not engine.autocast
+    plainly = engine.residual(tiles())
+    assert np.abs(plainly - with_it).max() <= 1e-5 * np.abs(plainly).max()
+
+
+def test_the_weights_are_not_held_twice(random_weights: Path) -> None:
+    given = checkpoint.load(random_weights)
+    engine = Engine(given, EXACT)
+    assert engine.checkpoint.network is engine.network
+    assert engine.checkpoint.facts == given.facts
+    assert engine.checkpoint.architecture == "KBNet-S"
+    assert any(isinstance(module, kbnet_s.KBBlock) for module in given.network.modules()), "as it was"
+    assert not any(isinstance(module, kbnet_s.KBBlock) for module in engine.network.modules())
+
+
+def test_values_outside_the_limit_and_no_numbers() -> None:
+    engine = Engine(loaded(), EXACT)
+    inside = tiles(1)
+    inside[0, 5:9, :, 0] = 0
+    inside[0, 20:30, :, 1] = 1
+    outside = inside.copy()
+    outside[0, 5, :, 0], outside[0, 6, :, 0], outside[0, 7, :, 0] = -3, np.nan, -np.inf
+    outside[0, 20:25, :, 1], outside[0, 25:30, :, 1] = 7, np.inf
+    assert np.array_equal(engine.residual(outside), engine.residual(inside))
