@@ -185,6 +185,7 @@ class Pointwise:
         """Return the product of contiguous float32 maps, plus an addend of the answer's shape."""
         batch, _, height, width = features.shape
         if self.resample < 0:
+            assert height % 2 == width % 2 == 0
             height, width = height // 2, width // 2
             answer = memory.empty(batch, self.rows, height, width)
         elif self.resample > 0:
@@ -230,7 +231,8 @@ class ChannelAttention:
         batch, channels = features.shape[:2]
         heads = self.heads
         head = channels // heads
-        grid = grid_of(_size(features), unit_pixels(features.shape[1]), at_least=torch.get_num_threads())
+        # Not by the number of threads: the units' sums are added, and another order would be another answer.
+        grid = grid_of(_size(features), unit_pixels(features.shape[1]), at_least=8)
         values = memory.empty(*features.shape)
         products = torch.empty(grid.count, heads, head, head)
         squares = torch.empty(grid.count, 2, channels)
