@@ -1,23 +1,27 @@
 """The engine: which arithmetic runs for which precision, and what it answers."""
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
 
-from kbnet_cli import checkpoint
+from kbnet_cli import catalogue, checkpoint
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Choice, Engine
-from kbnet_cli.kernels import compiled
+from kbnet_cli.kernels import compiled, threads
 from kbnet_cli.networks import kbnet_s
 from kbnet_cli.networks.compiling import CompiledBlocks
 from kbnet_cli.networks.folding import FoldedBlockS
 from tests.networks import TINY, random_network
 
 CPU = torch.device("cpu")
+EXAMPLES = Path(__file__).parent.parent / "examples"
 EXACT, ROUGH = Choice(CPU, "fp32", "asked for"), Choice(CPU, "bf16", "asked for")
 
 
@@ -98,3 +102,37 @@ def test_values_outside_the_limit_and_no_numbers() -> None:
     outside[0, 5, :, 0], outside[0, 6, :, 0], outside[0, 7, :, 0] = -3, np.nan, -np.inf
     outside[0, 20:25, :, 1], outside[0, 25:30, :, 1] = 7, np.inf
     assert np.array_equal(engine.residual(outside), engine.residual(inside))
+
+
+@pytest.mark.skipif(not compiled.forms("bf16"), reason="the processor multiplies no bfloat16")
+def test_the_example_photo_in_bf16_is_within_55_decibels_of_fp32() -> None:
+    weights = checkpoint.load(catalogue.resolve(None, "denoise"))
+    pixels = imagecodecs.png_decode((EXAMPLES / "rocks.png").read_bytes())
+    tile = pixels[None, :256, :256].astype(np.float32) / 255
+    exact, rough = (Engine(weights, choice).residual(tile) for choice in (EXACT, ROUGH))
+    difference = float(np.mean((exact - rough) ** 2))
+    assert difference > 0
+    assert -10 * np.log10(difference) > 55
+
+
+def test_an_interruption_awaits_what_has_begun() -> None:
+    """Memory that a thread writes into must not be given back before it has finished."""
+    begun, ended = threading.Event(), []
+
+    def work(part: tuple[int, int], _scratch: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            begun.wait()
+            raise KeyboardInterrupt
+        begun.set()
+        time.sleep(0.05)  # an operation under way
+        ended.append(part)
+
+    count = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads.share(work, threads.parts(100, 100))
+    finally:
+        torch.set_num_threads(count)
+    # What was begun has ended, and all that waited was left: a thread may have begun at most one more meanwhile.
+    assert 1 <= len(ended) <= 2

@@ -147,7 +147,8 @@ class Fusion:
 
     def __call__(self, features: Features, answer: Features) -> Features:
         """Fill and return the answer."""
-        scale = torch.addmm(self.pool_bias, self._pooled(features), self.pool_weight.t())
+        # In float32 also under somebody's autocast: the compiled code is told an address, not a type.
+        scale = torch.addmm(self.pool_bias, self._pooled(features), self.pool_weight.t()).float()
         grid = grid_of(_size(features), unit_pixels(features.shape[1]), at_least=torch.get_num_threads())
         addresses = (self.packed, features, scale, answer)
         run(self.form, "fuse", self.sizes, grid, tuple(tensor.data_ptr() for tensor in addresses))
@@ -157,7 +158,7 @@ class Fusion:
         """Return the mean over the pixels of the normalised channels."""
         batch, channels, height, width = features.shape
         grid = grid_of(_size(features), POOL_PIXELS // 4 if channels > 256 else POOL_PIXELS)
-        sums = torch.empty(grid.count, channels)
+        sums = memory.empty(grid.count, channels)
         addresses = (features, self.norm_weight, self.norm_bias, sums)
         run(self.form, "pool", (channels,), grid, tuple(tensor.data_ptr() for tensor in addresses))
         return sums.view(batch, -1, channels).sum(dim=1, dtype=torch.float64).div_(height * width).float()
@@ -234,8 +235,8 @@ class ChannelAttention:
         # Not by the number of threads: the units' sums are added, and another order would be another answer.
         grid = grid_of(_size(features), unit_pixels(features.shape[1]), at_least=8)
         values = memory.empty(*features.shape)
-        products = torch.empty(grid.count, heads, head, head)
-        squares = torch.empty(grid.count, 2, channels)
+        products = memory.empty(grid.count, heads, head, head)
+        squares = memory.empty(grid.count, 2, channels)
         addresses = (self.packed, features, values, products, squares)
         run(self.form, "attend", self.sizes, grid, tuple(tensor.data_ptr() for tensor in addresses))
         product = products.view(batch, -1, heads, head, head).sum(dim=1)

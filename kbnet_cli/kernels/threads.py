@@ -1,7 +1,8 @@
 """Parts of a job on as many threads as torch uses, each thread with scratch memory that is used again."""
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 
@@ -39,7 +40,13 @@ def share(work: Callable[[Part, int], None], jobs: list[Part], *, scratch_bytes:
 
     others = min(torch.get_num_threads(), len(jobs)) - 1
     running = [_pool(others).submit(work_on) for _ in range(others)]
-    work_on()
+    try:
+        work_on()
+    finally:
+        # The caller's tensors must outlive what writes into them: after an interruption nothing begins any more, and
+        # what has begun is awaited.
+        deque(waiting, maxlen=0)
+        wait(running)
     for thread in running:
         thread.result()
 
