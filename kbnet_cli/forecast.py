@@ -1,12 +1,12 @@
 """What a restoration will take, before it is done: tiles, memory, time. The numbers of --dry-run."""
 
-import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from kbnet_cli.engine import Engine
+from kbnet_cli.machine import peak_of_all_time
 from kbnet_cli.photo import Photo
 from kbnet_cli.restore import Restoration, channel_groups, plan
 
@@ -39,7 +39,7 @@ def probe(engine: Engine, settings: Restoration) -> Probe:
         started = time.perf_counter()
         engine.residual(tile)
         seconds.append(time.perf_counter() - started)
-    return Probe(min(seconds), peak_memory_bytes())
+    return Probe(min(seconds), peak_of_all_time() or 0)
 
 
 def forecast(photo: Photo, engine: Engine, settings: Restoration, measured: Probe) -> Forecast:
@@ -54,13 +54,3 @@ def forecast(photo: Photo, engine: Engine, settings: Restoration, measured: Prob
     memory = measured.peak_bytes + held + strip_bytes + file_bytes
     size = (layout.rows.tile, layout.columns.tile)
     return Forecast(count, size, memory, count * area * measured.seconds_a_tile)
-
-
-def peak_memory_bytes() -> int:
-    """Return the peak memory of this process so far, or 0 where the system does not tell."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -62,11 +62,11 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self._forgets = _forget_peak()
-        self._start = _kilobytes(OWN_FACTS, "VmRSS") if self._forgets else _peak_of_all_time()
+        self._start = _kilobytes(OWN_FACTS, "VmRSS") if self._forgets else peak_of_all_time()
 
     def bytes_above_start(self) -> int | None:
         """Return the peak so far, or None where the system does not tell."""
-        peak = _kilobytes(OWN_FACTS, "VmHWM") if self._forgets else _peak_of_all_time()
+        peak = _kilobytes(OWN_FACTS, "VmHWM") if self._forgets else peak_of_all_time()
         return None if peak is None or self._start is None else max(0, peak - self._start)
 
 
@@ -79,7 +79,8 @@ def _forget_peak() -> bool:
         return False
 
 
-def _peak_of_all_time() -> int | None:
+def peak_of_all_time() -> int | None:
+    """Return the most bytes this process ever held, or None where the system does not tell."""
     if sys.platform == "win32":
         return None
     import resource

@@ -17,26 +17,13 @@ from kbnet_cli.networks.compiling import CompiledBlocks, CompiledDown, CompiledU
 from kbnet_cli.networks.folding import folded
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
+from tests.networks import ODD, PUBLISHED, SMALL_L, SMALL_S
 from tests.oracle import randomise
 
 needs_extension = pytest.mark.skipif(not compiled.available(), reason="the compiled form is not installed")
 
 FLOAT32, BFLOAT16 = compiled.forms("fp32"), compiled.forms("bf16")
 
-SMALL_S = KBNetSSizes(width=16, encoder_blocks=(2, 1, 1, 1), middle_blocks=1, decoder_blocks=(1, 1, 1, 2))
-SMALL_L = KBNetLSizes(width=24, blocks=(1, 1, 1, 1), refinement_blocks=2)
-PUBLISHED = [
-    pytest.param(SMALL_S, id="gaussian-colour"),
-    pytest.param(replace(SMALL_S, image_channels=1), id="gaussian-grey"),
-    pytest.param(replace(SMALL_S, lightweight=True, ffn_scale=1.5), id="sidd"),
-    pytest.param(SMALL_L, id="derain"),
-]
-OTHERS = [
-    pytest.param(KBNetSSizes(width=4, encoder_blocks=(2,), middle_blocks=0, decoder_blocks=(0,)), id="narrow"),
-    pytest.param(KBNetSSizes(width=64, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,)), id="as-wide-as-s"),
-    pytest.param(KBNetLSizes(width=48, blocks=(0, 0, 0, 1), refinement_blocks=1), id="as-wide-as-l"),
-    pytest.param(replace(SMALL_L, heads=(2, 1, 4, 2), bias=True, expansion=1.25), id="biases"),
-]
 Sizes = KBNetSSizes | KBNetLSizes
 
 
@@ -67,7 +54,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 @needs_extension
-@pytest.mark.parametrize("sizes", [*PUBLISHED, *OTHERS])
+@pytest.mark.parametrize("sizes", [*PUBLISHED, *ODD])
 def test_every_form_gives_the_same_answer(sizes: Sizes) -> None:
     network = random_network(sizes)
     ready = {form: compiling.compiled(network, form) for form in FLOAT32}

@@ -10,20 +10,9 @@ from kbnet_cli.kernels import compiled, plain_blocks
 from kbnet_cli.networks.folding import FoldedBlockL, FoldedBlockS, Held, folded
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
+from tests.networks import ODD, PUBLISHED, SMALL_L, SMALL_S
 from tests.oracle import randomise
 
-SMALL_S = KBNetSSizes(width=16, encoder_blocks=(1, 1, 1, 1), middle_blocks=1, decoder_blocks=(1, 1, 1, 1))
-SMALL_L = KBNetLSizes(width=24, blocks=(1, 1, 1, 1), refinement_blocks=1)
-CONFIGURATIONS = [
-    pytest.param(SMALL_S, id="gaussian-colour"),
-    pytest.param(replace(SMALL_S, image_channels=1), id="gaussian-grey"),
-    pytest.param(replace(SMALL_S, lightweight=True, ffn_scale=1.5), id="sidd"),
-    pytest.param(SMALL_L, id="derain"),
-    pytest.param(KBNetSSizes(width=8, encoder_blocks=(2,), middle_blocks=0, decoder_blocks=(0,)), id="narrow"),
-    pytest.param(KBNetSSizes(width=64, encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,)), id="as-wide-as-s"),
-    pytest.param(KBNetLSizes(width=48, blocks=(0, 0, 0, 1), refinement_blocks=1), id="as-wide-as-l"),
-    pytest.param(replace(SMALL_L, heads=(2, 1, 4, 2), bias=True, expansion=1.25), id="biases"),
-]
 ACCURACY = [pytest.param(torch.float64, 1e-10, id="float64"), pytest.param(torch.float32, 1e-5, id="float32")]
 Sizes = KBNetSSizes | KBNetLSizes
 
@@ -42,7 +31,7 @@ def picture(network: KBNetS | KBNetL, height: int, width: int, batch: int = 2) -
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), ACCURACY)
-@pytest.mark.parametrize("sizes", CONFIGURATIONS)
+@pytest.mark.parametrize("sizes", [*PUBLISHED, *ODD])
 @pytest.mark.parametrize("plain", [False, True], ids=["as-installed", "plain"])
 def test_a_folded_network_gives_the_same_answer(
     sizes: Sizes, dtype: torch.dtype, tolerance: float, plain: bool, monkeypatch: pytest.MonkeyPatch
