@@ -88,13 +88,14 @@ def _fuse(weights: FusionWeights, picture: Float[Tensor, "h w c"], answer: Float
         gates = _gated(_gate_maps(weights, normal)[band.inner])
         coefficients = F.linear(normal[band.inner], to_attention, attention_bias) + F.linear(gates, weights.mix_weight)
         attention[:, band.own] = _as_maps(coefficients)
-    filtered = kernel_basis_attention(
-        dynamic[None], attention[None], weights.basis_weight, weights.basis_bias, group_size=weights.group_size
-    )[0]
     # The global branch scales what the projection takes in: so it scales the projection, not each pixel.
     project = weights.project_weight * F.linear(total / (height * width), weights.pool_weight, weights.pool_bias)
-    for band in _bands(picture):
-        dynamics = dynamic[:, band.own] + filtered[:, band.own]
+    for band in _bands(picture, halo=1):
+        around = dynamic[None, :, band.around], attention[None, :, band.around]
+        filtered = kernel_basis_attention(
+            *around, weights.basis_weight, weights.basis_bias, group_size=weights.group_size
+        )[0, :, band.inner]
+        dynamics = dynamic[:, band.own] + filtered
         product = invariant[band.own].mul_(dynamics.permute(1, 2, 0))
         torch.add(picture[band.own], F.linear(product, project, weights.project_bias), out=answer[band.own])
 
