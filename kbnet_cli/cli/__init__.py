@@ -1,0 +1,76 @@
+"""Words of the command line to one call, and the exit code. No work is done here.
+
+Whatever is slow to import is imported inside the command that needs it, so that `kbnet --help` answers in a blink.
+"""
+
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from kbnet_cli import __version__
+from kbnet_cli.cli.restoring import DEBLUR, DENOISE, DERAIN, verb
+from kbnet_cli.cli.tools import bench, doctor, evaluate, train
+
+app = typer.Typer(
+    name="kbnet",
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+)
+app.command("denoise", help=DENOISE)(verb("denoise"))
+app.command("derain", help=DERAIN)(verb("derain"))
+app.command("deblur", help=DEBLUR)(verb("deblur"))
+app.command("evaluate")(evaluate)
+app.command("bench")(bench)
+app.command("doctor")(doctor)
+app.command("train")(train)
+
+
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        typer.echo(f"kbnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def kbnet(
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = None,
+) -> None:
+    """Take noise, rain and blur out of photographs on your own computer, and nothing else."""
+
+
+class Terminated(BaseException):
+    """The program was asked to end (SIGTERM)."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    from kbnet_cli.errors import KBNetError
+
+    # imagecodecs logs a warning for every interlaced PNG; what a user should know comes as a note of the photo.
+    logging.getLogger("imagecodecs").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except KBNetError as problem:
+        from kbnet_cli import console
+
+        console.error(problem, cause=problem.__cause__ if {"-v", "--verbose"} & set(sys.argv) else None)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Terminated:
+        sys.exit(143)

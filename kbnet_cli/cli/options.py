@@ -1,0 +1,67 @@
+"""The options that commands share: how each is written, and what its help says."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="INPUT", help="Photos, folders with -r, or - for standard input.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="A file, a folder (ends in / or exists), or - for standard output. "
+        "Without it the output lies beside the input.",
+    ),
+]
+Recursive = Annotated[
+    bool,
+    typer.Option("-r", "--recursive", help="Restore the photos in folders, keeping their structure under -o."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("-w", "--weights", metavar="X", help="A name of the catalogue, or a .safetensors or .pth file."),
+]
+Sigma = Annotated[
+    str,
+    typer.Option(metavar="auto|N", help="Noise level, for weights that are trained at fixed ones."),
+]
+Strength = Annotated[float, typer.Option(min=0.0, max=1.0, help="1 is the network's answer, 0 is the input.")]
+TransferOption = Annotated[
+    Literal["auto", "display", "linear"],
+    typer.Option(help="What samples mean. auto: what the ICC profile says; without one, float TIFF is linear."),
+]
+Tile = Annotated[str, typer.Option(metavar="auto|PX", help="Tile size. It changes pixels; auto: the weights'.")]
+Overlap = Annotated[str, typer.Option(metavar="auto|PX", help="How much tiles overlap. auto: an eighth of a tile.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps or xpu.")]
+PrecisionOption = Annotated[str, typer.Option(metavar="auto|fp32|bf16", help="Arithmetic of the network.")]
+FormatOption = Annotated[
+    Literal["auto", "jpg", "png", "tif", "webp", "avif", "jxl", "ppm"],
+    typer.Option("--format", help="auto: by the output's name, else the input's own; camera raw and HEIC become tif."),
+]
+Depth = Annotated[
+    Literal["auto", "8", "10", "12", "16", "32f"],
+    typer.Option(help="Bits a sample. auto: the input's, or the nearest that the format has."),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(min=1, max=100, help="Quality of lossy formats. Default: 95 for jpg, 90 for the others."),
+]
+MaxMegapixels = Annotated[
+    float | None,
+    typer.Option(
+        min=0.000001,
+        help="Refuse larger photos. Without it only decompression bombs are refused: over 100 megapixels "
+        "with more than 1,000 pixels a byte.",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave photos alone whose output exists.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell tiles, memory and time, and write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a photo, then a summary, on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more, and show tracebacks.")]
