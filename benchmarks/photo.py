@@ -7,10 +7,12 @@ from torch import nn
 
 from benchmarks.network import Form, Tile, published, residual, without_compiled_form
 from benchmarks.turns import Array, Work
-from kbnet_cli import catalogue, checkpoint, tiles
+from kbnet_cli import checkpoint, tiles
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.formats import codec
+from kbnet_cli.hub.library import Library
 from kbnet_cli.restore import Restoration, restore
+from kbnet_cli.settings import Places
 
 
 class PublishedEngine(Engine):
@@ -30,7 +32,7 @@ def whole(form: Form, *, megapixels: float) -> Work:
     """Return a PNG of so many megapixels through the pipeline, in memory."""
     if form == "kbnet in plain torch":
         without_compiled_form()
-    path = catalogue.resolve(None, "denoise")
+    path = Library(Places()).obtain(None, "denoise")
     loaded = checkpoint.load(path)
     engine = Engine(loaded, choose("cpu", "bf16" if form == "kbnet in bf16" else "fp32"))
     if form == "spandrel":

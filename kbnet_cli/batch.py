@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from kbnet_cli import naming
 from kbnet_cli.errors import InputError, KBNetError, OutputError, PhotoError, UsageError
 from kbnet_cli.formats import codec, sniff
 from kbnet_cli.formats.table import FORMATS
@@ -31,8 +32,10 @@ class Order:
     """What the command line says of the files."""
 
     inputs: tuple[Path, ...]
-    suffix: str
-    """What is put behind the name of an output that lies beside its input: "_denoised"."""
+    done: str
+    """What becomes of the photos, as their names tell it: "denoised"."""
+    name: str | None = None
+    """A template, as `naming.check` lets it through, for outputs that `output` does not name; None: the usual ones."""
     output: Path | None = None
     output_is_folder: bool = False
     """Whether the output was written with a slash at its end, and so is a folder even if it is not there yet."""
@@ -74,7 +77,8 @@ def jobs(order: Order) -> list[Job]:
     """Settle which input becomes which output, before anything is read or written.
 
     Raises:
-        UsageError: inputs and output do not go together, two inputs would write one output, or an output is an input.
+        UsageError: inputs and output do not go together, two inputs would write one output, an output is an input, or
+            its name is too long.
     """
     sources = list(_sources(order))
     many = len(sources) > 1 or any(path.is_dir() for path in order.inputs)
@@ -86,7 +90,7 @@ def jobs(order: Order) -> list[Job]:
         )
     found = [_job(order, source, below, into_folder=into_folder) for source, below in sources]
     if into_folder:
-        found = _apart(found)
+        found = _apart(order, found)
     _refuse_collisions(found)
     return found
 
@@ -118,9 +122,9 @@ def _pictures(folder: Path, output: Path) -> Iterator[Path]:
         here = Path(root)
         folders[:] = sorted(
             (name for name in folders if not name.startswith(".") and (here / name).resolve() != inside),
-            key=natural_key,
+            key=naming.natural_key,
         )
-        for name in sorted(files, key=natural_key):
+        for name in sorted(files, key=naming.natural_key):
             path = here / name
             if not name.startswith(".") and (codec.format_of_name(name) or _looks_like_picture(path)):
                 yield path.relative_to(folder)
@@ -134,37 +138,23 @@ def _looks_like_picture(path: Path) -> bool:
         return False
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Order names as people count: IMG_2 before IMG_10."""
-    key: list[tuple[int, int, str]] = []
-    digits, text = "", ""
-    for character in f"{name.casefold()}\0":
-        if character.isdecimal():
-            if text:
-                key.append((1, 0, text))
-                text = ""
-            digits += character
-        else:
-            if digits:
-                key.append((0, int(digits), ""))
-                digits = ""
-            text += character
-    return [*key, (1, 0, text)]
-
-
 def _job(order: Order, source: Path, below: Path, *, into_folder: bool) -> Job:
     natural = order.format == "auto"
     extension = below.suffix if natural else f".{codec.format_named(order.format).extensions[0]}"
     if order.output is None and source == STANDARD:
         raise UsageError("standard input needs an output", hint="add -o - for standard output, or -o FILE")
     if order.output is None:
-        return Job(source, source.with_name(f"{source.stem}{order.suffix}{extension}"), natural)
+        return Job(source, source.with_name(_name(order, naming.BESIDE, source.stem, extension)), natural)
     if into_folder:
-        return Job(source, order.output / below.with_suffix(extension), natural)
+        return Job(source, order.output / below.with_name(_name(order, naming.INSIDE, below.stem, extension)), natural)
     if order.output != STANDARD and natural:
         format_of_output(order.output)
         natural = False
     return Job(source, order.output, natural)
+
+
+def _name(order: Order, usual: str, stem: str, extension: str) -> str:
+    return naming.name(order.name or usual, stem=stem, done=order.done, extension=extension)
 
 
 def format_of_output(path: Path) -> str:
@@ -183,13 +173,13 @@ def format_of_output(path: Path) -> str:
     return name
 
 
-def _apart(found: list[Job]) -> list[Job]:
+def _apart(order: Order, found: list[Job]) -> list[Job]:
     """Keep the whole name of photos that would else write one output: a.cr3 and a.jpg to a.cr3.jpg and a.jpg."""
     count: dict[Path, int] = {}
     for job in found:
         count[job.target] = count.get(job.target, 0) + 1
     return [
-        Job(job.source, job.target.with_name(job.source.name + job.target.suffix), job.natural)
+        replace(job, target=job.target.with_name(_name(order, naming.INSIDE, job.source.name, job.target.suffix)))
         if count[job.target] > 1 and job.source.suffix.lower() != job.target.suffix.lower()
         else job
         for job in found
@@ -216,13 +206,14 @@ def _refuse_collisions(found: Sequence[Job]) -> None:
         targets[target] = job.source
 
 
-def process(found: Iterable[Job], order: Order, restore: Restore) -> Iterator[Outcome]:
+def process(found: Sequence[Job], order: Order, restore: Restore) -> Iterator[Outcome]:
     """Restore photos one after the other and tell what became of each.
 
     `restore` turns a photo into a restored one. What it raises, and whatever goes wrong with one file, fails that photo
     only; an error of weights or device, which would fail every photo alike, is let through.
     """
-    return _each(found, partial(_process, order=order, restore=restore))
+    taken = {job.source.resolve(): "is one of the inputs" for job in found if job.source != STANDARD}
+    return _each(found, partial(_process, order=order, restore=restore, taken=taken))
 
 
 def inspect(found: Iterable[Job], order: Order) -> Iterator[Outcome]:
@@ -255,10 +246,16 @@ def _named(error: PhotoError, job: Job) -> PhotoError:
     return type(error)(f"{source}: {error.message}", hint=error.hint)
 
 
-def _process(job: Job, order: Order, restore: Restore) -> Outcome:
+def _process(job: Job, order: Order, restore: Restore, taken: dict[Path, str]) -> Outcome:
     job, photo, format_name = _open(job, order)
     if photo is None:
         return Outcome(job, "skipped")
+    if job.target != STANDARD:
+        # Asked again: where the extension was left open, the output's name is known only now.
+        target = job.target.resolve()
+        if target in taken:
+            raise OutputError(f"{job.source}: the output {job.target} {taken[target]}", hint="add another -o or --name")
+        taken[target] = f"was just made of {job.source}"
     restored = restore(job, photo)
     encoded = codec.encode(restored, format_name, depth=order.depth, quality=order.quality)
     write(job.target, encoded.data, overwrite=order.existing == "overwrite")
@@ -297,7 +294,9 @@ def settle(job: Job, order: Order, natural: str) -> tuple[Job, str]:
         return job, format_of_output(job.target)
     target = job.target
     if codec.format_of_name(target.name) != natural:
-        target = target.with_suffix(f".{codec.format_named(natural).extensions[0]}")
+        # The extension is the input's; where that has none, a dot in the name is the name's.
+        name = target.name.removesuffix(job.source.suffix)
+        target = target.with_name(f"{name}.{codec.format_named(natural).extensions[0]}")
     return Job(job.source, target, natural=False), natural
 
 

@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from kbnet_cli import catalogue, checkpoint, tiles
+from kbnet_cli import checkpoint, tiles
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.errors import UsageError
+from kbnet_cli.hub.library import Library
+from kbnet_cli.hub.transfer import Announce
 from kbnet_cli.kernels import running
 from kbnet_cli.machine import PeakMemory, processor
 from kbnet_cli.restore import channel_groups
+from kbnet_cli.settings import Places
 
 PHOTO = (4000, 6000)
 """The size of the photo whose time is estimated: 24 megapixels."""
@@ -65,14 +68,21 @@ class Measurement:
         return json.dumps(event, ensure_ascii=False)
 
 
-def load(weights: str | None, *, device: str, precision: str) -> Engine:
-    """Load weights by a name or a path, or the bundled ones.
+def load(
+    weights: str | None,
+    *,
+    device: str,
+    precision: str,
+    places: Places | None = None,
+    announce: Announce | None = None,
+) -> Engine:
+    """Load weights by a name, an address or a path, or the bundled ones.
 
     Raises:
         KBNetError: the weights or the device are not there.
     """
     choice = choose(device, precision)
-    return Engine(checkpoint.load(catalogue.resolve(weights, "denoise")), choice)
+    return Engine(checkpoint.load(Library(places or Places(), announce).obtain(weights, "denoise")), choice)
 
 
 def measure(

@@ -9,6 +9,7 @@ from kbnet_cli.errors import WeightsError
 
 Task = Literal["denoise", "derain", "deblur"]
 TASKS: tuple[Task, ...] = get_args(Task)
+Architecture = Literal["KBNet-S", "KBNet-L"]
 
 
 @dataclass(frozen=True)
@@ -30,31 +31,166 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where weights can be had."""
+
+    address: str
+    """As `hub.address` reads it: https:… or hf:OWNER/REPO/FILE."""
+    sha256: str | None = None
+    """Of the file there, in hexadecimal digits. None: nobody has published it; the one seen first is kept to."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How good weights are on a set of pictures."""
+
+    pictures: str
+    psnr: float
+    """Mean, in dB."""
+
+
+@dataclass(frozen=True)
 class Entry:
     """Weights known by a name."""
 
     name: str
-    task: Task
     summary: str
+    architecture: Architecture
+    width: int
+    """Channels of the first level."""
+    channels: int
+    """Of the pictures: 1 grey, 3 colour."""
+    parameters: int
+    facts: Facts
     licence: str
-    bundled: str
-    """The file in `weights/`."""
+    figures: tuple[Figure, ...] = ()
+    """Of published ones the paper's, of bundled ones measured with `kbnet evaluate`."""
+    bundled: str | None = None
+    """The file in `weights/`, of those that come with kbnet."""
+    sources: tuple[Source, ...] = ()
+    """Public places, best first. A Hub repository that the user names comes before them."""
 
     @property
-    def path(self) -> Path:
+    def task(self) -> Task:
+        """What they take out of a photo."""
+        assert self.facts.task is not None
+        return self.facts.task
+
+    @property
+    def path(self) -> Path | None:
         """Where the bundled file lies, in a checkout or in an installed package."""
-        return weights_folder() / self.bundled
+        return None if self.bundled is None else weights_folder() / self.bundled
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the weights are: of the bundled file, else four bytes a parameter."""
+        return 4 * self.parameters if self.path is None else self.path.stat().st_size
+
+    @property
+    def largest_bytes(self) -> int:
+        """How large a file with these weights can be: eight bytes a parameter, and names and wrappings beside them."""
+        return 8 * self.parameters + 4_000_000
 
 
-ENTRIES = (
+AUTHORS_LICENCE = "MIT (the authors' repository)"
+MIRROR = "https://github.com/OpenModelDB/model-hub/releases/download/kbnet/"
+"""OpenModelDB's copies of two of the authors' files. The authors' own links are dead (zhangyi-3/KBNet, issue 14)."""
+UNCLIPPED = (-0.5, 1.5)
+"""Gaussian noise was added in training and in the paper's tests without clipping it."""
+
+
+def _gaussian(colours: str, channels: int, sigma: float, figures: tuple[Figure, ...]) -> Entry:
+    return Entry(
+        name=f"gaussian-{colours}-{sigma:g}",
+        summary=f"Gaussian noise of σ {sigma:g}, {colours} pictures",
+        architecture="KBNet-S",
+        width=64,
+        channels=channels,
+        parameters=141_966_659 if channels == 3 else 141_964_353,
+        # Training ended with patches of 384.
+        facts=Facts(task="denoise", tile=384, limit=UNCLIPPED, sigma=(sigma, sigma)),
+        licence=AUTHORS_LICENCE,
+        figures=figures,
+    )
+
+
+def _figures(**psnr: float) -> tuple[Figure, ...]:
+    return tuple(Figure(pictures, value) for pictures, value in psnr.items())
+
+
+BUNDLED = (
     Entry(
         name="denoise-small",
-        task="denoise",
         summary="Gaussian noise of any strength (σ 0 to 55), small and fast",
+        architecture="KBNet-S",
+        width=16,
+        channels=3,
+        parameters=1_110_547,
+        facts=Facts(task="denoise", tile=256, limit=UNCLIPPED, sigma=(0.0, 55.0), card="denoise-small.md"),
         licence="MIT",
+        figures=(
+            Figure("CBSD68 σ 15", 33.17),
+            Figure("CBSD68 σ 25", 30.61),
+            Figure("CBSD68 σ 50", 27.41),
+        ),
         bundled="denoise-small.safetensors",
     ),
 )
+PUBLISHED = (
+    _gaussian("color", 3, 15.0, _figures(CBSD68=34.41, Kodak24=35.46, McMaster=35.56, Urban100=35.15)),
+    _gaussian("color", 3, 25.0, _figures(CBSD68=31.80, Kodak24=33.05, McMaster=33.31, Urban100=32.96)),
+    _gaussian("color", 3, 50.0, _figures(CBSD68=28.62, Kodak24=30.04, McMaster=30.27, Urban100=30.04)),
+    _gaussian("gray", 1, 15.0, _figures(Set12=33.40, BSD68=31.98, Urban100=33.77)),
+    _gaussian("gray", 1, 25.0, _figures(Set12=31.08, BSD68=29.54, Urban100=31.45)),
+    _gaussian("gray", 1, 50.0, _figures(Set12=28.04, BSD68=26.65, Urban100=28.33)),
+    Entry(
+        name="sidd",
+        summary="noise of telephone cameras",
+        architecture="KBNet-S",
+        width=64,
+        channels=3,
+        parameters=128_403_395,
+        facts=Facts(task="denoise", tile=256),
+        licence=AUTHORS_LICENCE,
+        figures=_figures(SIDD=40.35),
+        sources=(Source(MIRROR + "1x-KBNet_sidd.pth"),),
+    ),
+    Entry(
+        name="sensenoise",
+        summary="noise of cameras, learnt from SenseNoise-500",
+        architecture="KBNet-S",
+        width=64,
+        channels=3,
+        parameters=128_403_395,
+        facts=Facts(task="denoise", tile=256),
+        licence=AUTHORS_LICENCE,
+        figures=(Figure("SenseNoise-500", 35.60),),
+    ),
+    Entry(
+        name="derain",
+        summary="streaks of rain",
+        architecture="KBNet-L",
+        width=48,
+        channels=3,
+        parameters=29_568_100,
+        facts=Facts(task="derain", tile=320),
+        licence=AUTHORS_LICENCE,
+        figures=_figures(Test2800=34.19, Test1200=33.82),
+        sources=(Source(MIRROR + "1x-KBNet_derain.pth"),),
+    ),
+    Entry(
+        name="defocus",
+        summary="defocus blur",
+        architecture="KBNet-L",
+        width=48,
+        channels=3,
+        parameters=29_568_100,
+        facts=Facts(task="deblur", tile=320),
+        licence=AUTHORS_LICENCE,
+        figures=(Figure("DPDD indoor", 28.89), Figure("DPDD outdoor", 23.32)),
+    ),
+)
+ENTRIES = BUNDLED + PUBLISHED
 DEFAULTS: Mapping[Task, str] = {"denoise": "denoise-small"}
 """Which entry a task takes when none is named."""
 
@@ -65,32 +201,38 @@ def weights_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parent.parent / "weights"
 
 
-def resolve(given: str | None, task: Task) -> Path:
-    """Return the file for a name of the catalogue or a path, or for the task's default.
+def find(name: str) -> Entry | None:
+    """Return the entry that has a name."""
+    return next((entry for entry in ENTRIES if entry.name == name), None)
+
+
+def default(task: Task) -> str:
+    """Return the name of a task's weights when none are named.
 
     Raises:
-        WeightsError: nothing has that name, or the task has no default.
+        WeightsError: the task has none.
     """
-    if given is None:
-        if task not in DEFAULTS:
-            raise WeightsError(
-                f"there are no weights for {task} yet: none come with kbnet",
-                hint="give a KBNet checkpoint with --weights FILE (.safetensors or .pth)",
-            )
-        given = DEFAULTS[task]
-    for entry in ENTRIES:
-        if given == entry.name:
-            return entry.path
-    path = Path(given)
-    if path.is_dir():
-        raise WeightsError(f"{given}: is a folder, expected a checkpoint", hint="give the file inside it")
-    if not path.exists():
-        names = ", ".join(entry.name for entry in ENTRIES)
+    if task not in DEFAULTS:
+        fetched = next((entry.name for entry in ENTRIES if entry.task == task and entry.sources), None)
         raise WeightsError(
-            f"{given}: no such weights, neither a file nor a name of the catalogue",
-            hint=f"give a .safetensors or .pth file, or one of: {names}",
+            f"there are no weights for {task} yet: none come with kbnet",
+            hint=f"-w {fetched} fetches the published ones once; or give a KBNet checkpoint with -w FILE"
+            if fetched
+            else "give a KBNet checkpoint with -w FILE (.safetensors or .pth)",
         )
-    return path
+    return DEFAULTS[task]
+
+
+def facts_to_metadata(facts: Facts) -> dict[str, str]:
+    """Write what tensors' shapes cannot tell as the `kbnet.*` keys of a safetensors file."""
+    metadata = {"kbnet.tile": str(facts.tile), "kbnet.limit": _ends(facts.limit)}
+    if facts.task is not None:
+        metadata["kbnet.task"] = facts.task
+    if facts.sigma is not None:
+        metadata["kbnet.sigma"] = _ends(facts.sigma)
+    if facts.card is not None:
+        metadata["kbnet.card"] = facts.card
+    return metadata
 
 
 def facts_from_metadata(metadata: Mapping[str, str], name: str) -> Facts:
@@ -123,3 +265,7 @@ def _pair(text: str) -> tuple[float, float]:
     if len(numbers) not in (1, 2):
         raise ValueError(text)
     return numbers[0], numbers[-1]
+
+
+def _ends(values: tuple[float, float]) -> str:
+    return f"{values[0]:g},{values[1]:g}"

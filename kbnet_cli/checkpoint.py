@@ -1,26 +1,25 @@
-"""From a file to a network: safe loading, sizes read from the tensors' shapes, every key accounted for."""
+"""From a file to a network: what is in it is checked before anything is read, every key accounted for."""
 
-import pickle
-import re
-import warnings
-import zipfile
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kbnet_cli.catalogue import Facts, facts_from_metadata
+from kbnet_cli.catalogue import Architecture, Facts, facts_from_metadata, facts_to_metadata
 from kbnet_cli.errors import WeightsError
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
+from kbnet_cli.pickles import quoted
+from kbnet_cli.shapes import Sizes, first_surprise, sizes_of
+from kbnet_cli.tensors import FLOATS, Stored, TensorFile, opened, write
 
-WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params", "model", "net")
-"""Keys under which checkpoints keep the tensors, in the order of preference where there are several."""
+__all__ = ["Checkpoint", "Network", "Outline", "convert", "load", "outline", "sizes_of"]
 
-State = Mapping[str, Tensor]
 Network = KBNetS | KBNetL
 
 
@@ -33,202 +32,151 @@ class Checkpoint:
     name: str
 
     @property
-    def architecture(self) -> str:
+    def architecture(self) -> Architecture:
         """Which KBNet it is."""
-        return "KBNet-S" if isinstance(self.network, KBNetS) else "KBNet-L"
+        return _architecture(self.network.sizes)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a file of weights holds, without the values."""
+
+    architecture: Architecture
+    sizes: Sizes
+    parameters: int
+    """How many numbers."""
+    dtype: str
+    """Their type as stored: float32, float16, bfloat16, float64, or mixed."""
+    facts: Facts
 
 
 def load(path: Path) -> Checkpoint:
     """Load a KBNet-S or KBNet-L from a .safetensors or a .pth file, as float32 on the CPU.
 
+    It takes the memory of the weights once, and keeps nothing of the file open.
+
+    Raises:
+        WeightsError: the file is missing, broken, holds code or numbers that are not finite, or is no KBNet.
+    """
+    with opened(path) as file:
+        network = _network_for(file)
+        facts = facts_from_metadata(file.metadata, path.name)
+        state = {key: _finite(file, key, torch.float32) for key in file.tensors}
+    network.load_state_dict(state, strict=True, assign=True)
+    return Checkpoint(network.eval().requires_grad_(False), facts, path.stem)
+
+
+def outline(path: Path) -> Outline:
+    """Tell what a file holds, as strictly checked as when it is loaded, but without reading the values.
+
     Raises:
         WeightsError: the file is missing, broken, holds more than tensors, or is no KBNet.
     """
-    state, metadata = read_state(path)
-    return Checkpoint(network_from_state(state, path.name), facts_from_metadata(metadata, path.name), path.stem)
+    with opened(path) as file:
+        sizes = _network_for(file).sizes
+        facts = facts_from_metadata(file.metadata, path.name)
+    dtypes = {stored.dtype for stored in file.tensors.values()}
+    return Outline(
+        architecture=_architecture(sizes),
+        sizes=sizes,
+        parameters=sum(prod(stored.shape) for stored in file.tensors.values()),
+        dtype=dtypes.pop() if len(dtypes) == 1 else "mixed",
+        facts=facts,
+    )
 
 
-def read_state(path: Path) -> tuple[State, Mapping[str, str]]:
-    """Read the tensors of a checkpoint under their bare names, and the metadata where the format has them."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from error
-    # A safetensors file begins with the length of its header and the header's brace; a pickle or zip never does.
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
-    return unwrap(_read_pickle(path), path.name), {}
+def convert(
+    source: Path, target: Path, *, facts: Facts | None = None, dtype: Literal["fp32", "bf16"] | None = None
+) -> None:
+    """Write the weights of any file that `load` takes as .safetensors, under the published names.
+
+    The same source always gives the same bytes. One tensor at a time is in memory. A target that could not be finished
+    is removed.
+
+    Args:
+        source: a .safetensors or .pth file.
+        target: where to write: a name of the caller's own, to be renamed when this returns; it is on the disk then.
+        facts: what the weights say of themselves, where the source says nothing under `kbnet.`.
+        dtype: the type to write; None keeps each tensor's own, but writes float64 as float32.
+
+    Raises:
+        WeightsError: as `load`.
+        OSError: the target cannot be written.
+    """
+    with opened(source) as file:
+        _network_for(file)
+        metadata = dict(file.metadata)
+        if not facts_from_metadata(metadata, source.name).told and facts is not None:
+            metadata |= facts_to_metadata(facts)
+        tensors = {key: _as_written(stored, dtype) for key, stored in file.tensors.items()}
+        if target.exists() and target.samefile(source):
+            raise WeightsError(f"{source}: cannot be converted onto itself", hint="give another name to write to")
+        with target.open("wb") as output:
+            try:
+                write(output, tensors, metadata, lambda key: _finite(file, key, FLOATS[tensors[key].dtype]))
+                output.flush()
+                os.fsync(output.fileno())
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
 
 
-def _read_safetensors(path: Path) -> tuple[State, Mapping[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+def _as_written(stored: Stored, dtype: Literal["fp32", "bf16"] | None) -> Stored:
+    kept = "float32" if stored.dtype == "float64" else stored.dtype
+    name = {"fp32": "float32", "bf16": "bfloat16", None: kept}[dtype]
+    return replace(stored, dtype=name, item_bytes=FLOATS[name].itemsize)
+
+
+def _finite(file: TensorFile, key: str, dtype: torch.dtype) -> Tensor:
+    """Read a tensor in a type. What rounds to infinity there becomes the largest number of that type."""
+    tensor = file.read(key).float()
+    if not bool(torch.isfinite(tensor).all()):
         raise WeightsError(
-            f"{path.name}: broken safetensors file: {_first_line(error)}", hint="download or copy it again"
-        ) from error
+            f"{file.name}: not a whole KBNet: {quoted(key)} holds numbers that are not finite",
+            hint="the file is damaged, or its training failed",
+        )
+    largest = torch.finfo(dtype).max
+    return tensor if dtype == torch.float32 else tensor.clamp_(-largest, largest).to(dtype)
 
 
-def _read_pickle(path: Path) -> object:
-    try:
-        # Opened here, because torch guesses by a path's name what it holds. Its warning of a pickle's age helps nobody.
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            content: object = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        # torch's own words are about its options and versions; -v shows them.
-        raise WeightsError(
-            f"{path.name}: not a checkpoint of tensors only: broken, of another kind, or with code in it",
-            hint="expected a .safetensors or .pth file; other contents of a .pth are never run",
-        ) from error
-    return content
+def _architecture(sizes: Sizes) -> Architecture:
+    return "KBNet-S" if isinstance(sizes, KBNetSSizes) else "KBNet-L"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-def unwrap(content: object, name: str) -> State:
-    """Take tensors out of the published wrappings: `net`, `model`, `params` and their like, `module.` before names."""
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None and len(content) == 1:
-            inner = next(iter(content.values()))
-        if not isinstance(inner, Mapping):
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{name}: holds no table of tensors", hint="expected the state dict of a KBNet")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                f"{name}: {key!r} is {type(value).__name__}, expected a tensor",
-                hint="expected the state dict of a KBNet",
-            )
-    if all(key.startswith("module.") for key in content):
-        return {key.removeprefix("module."): value for key, value in content.items()}
-    return dict(content)
-
-
-def network_from_state(state: State, name: str) -> Network:
-    """Build the network whose shapes the tensors have and give it the tensors.
+def _network_for(file: TensorFile) -> Network:
+    """Return the network without values (on the meta device) that has exactly the tensors of a file.
 
     Raises:
         WeightsError: naming the first key that a KBNet of these sizes does not have, lacks, or has in another shape.
     """
     try:
         with torch.device("meta"):
-            sizes = sizes_of(state)
+            sizes = sizes_of(file.tensors)
             network = KBNetL(sizes) if isinstance(sizes, KBNetLSizes) else KBNetS(sizes)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        surprise = _first_surprise(state)
+    except (KeyError, IndexError, ValueError, ArithmeticError) as error:
         raise WeightsError(
-            f"{name}: not a KBNet: {surprise}", hint="kbnet runs KBNet-S and KBNet-L; this is another network"
+            f"{file.name}: not a KBNet: {first_surprise(file.tensors)}",
+            hint="kbnet runs KBNet-S and KBNet-L; this is another network",
         ) from error
-    expected = network.state_dict()
-    for key in [*state, *expected]:
+    expected: Mapping[str, Tensor] = network.state_dict()
+    for key in [*file.tensors, *expected]:
         if key not in expected:
-            problem = f"unexpected key {key!r}"
-        elif key not in state:
-            problem = f"missing key {key!r}"
-        elif state[key].shape != expected[key].shape:
-            problem = f"{key!r} has shape {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
-        elif not state[key].is_floating_point():
-            problem = f"{key!r} has type {state[key].dtype}, expected floats"
-        elif not bool(torch.isfinite(state[key]).all()):
-            problem = f"{key!r} holds numbers that are not finite"
+            problem = f"unexpected key {quoted(key)}"
+        elif key not in file.tensors:
+            problem = f"missing key {quoted(key)}"
+        elif file.tensors[key].shape != expected[key].shape:
+            problem = f"{key!r} has shape {file.tensors[key].shape}, expected {tuple(expected[key].shape)}"
+        elif file.tensors[key].dtype not in FLOATS:
+            problem = f"{key!r} has type {file.tensors[key].dtype}, expected floats"
         else:
             continue
-        raise WeightsError(f"{name}: not a whole KBNet: {problem}", hint="the file is damaged or of another network")
-    network.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=True, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def sizes_of(state: State) -> KBNetSSizes | KBNetLSizes:
-    """Read the sizes of a network off its tensors' names and shapes; a file's name says nothing.
-
-    Raises:
-        KeyError, IndexError, ValueError, ZeroDivisionError: a tensor is missing or has a shape that no KBNet has.
-    """
-    return _sizes_of_l(state) if _looks_like_l(state) else _sizes_of_s(state)
-
-
-def _looks_like_l(state: State) -> bool:
-    return "patch_embed.proj.weight" in state
-
-
-def _first_surprise(state: State) -> str:
-    pattern = re.compile(
-        r"(intro|ending|encoders|decoders|middle_blks|downs|ups"
-        r"|patch_embed|output|encoder_level\d|decoder_level\d|latent|refinement|(down|up)\d_\d|reduce_chan_level\d)\."
-    )
-    for key in state:
-        if not pattern.match(key):
-            return f"unexpected key {key!r}"
-    landmark = "patch_embed.proj.weight" if _looks_like_l(state) else "encoders.0.0.attgamma"
-    return f"missing key {landmark!r}" if landmark not in state else "the tensors' shapes fit no KBNet"
-
-
-def _count(state: State, prefix: str) -> int:
-    """Return how many consecutive numbers, from 0, follow a prefix in the keys."""
-    numbers = {int(match[1]) for key in state if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", key))}
-    return max(numbers, default=-1) + 1
-
-
-def _sizes_of_s(state: State) -> KBNetSSizes:
-    intro = state["intro.weight"]
-    width = intro.shape[0]
-    levels = _count(state, "downs")
-    if levels == 0 or _count(state, "ups") != levels:
-        raise ValueError(levels)
-    blocks = [key.removesuffix(".attgamma") for key in state if key.endswith(".attgamma")]
-    block = max(blocks, key=lambda name: state[f"{name}.conv4.weight"].shape[1])
-    hidden, channels = state[f"{block}.conv4.weight"].shape[:2]
-    return KBNetSSizes(
-        image_channels=intro.shape[1],
-        width=width,
-        encoder_blocks=tuple(_count(state, f"encoders.{level}") for level in range(levels)),
-        middle_blocks=_count(state, "middle_blks"),
-        decoder_blocks=tuple(_count(state, f"decoders.{level}") for level in range(levels)),
-        lightweight=state[f"{block}.conv11.1.weight"].shape[-1] == 3,
-        ffn_scale=_scale(hidden, channels),
-    )
-
-
-def _scale(hidden: int, channels: int) -> float:
-    """Return the factor whose product with the channels, rounded down as in the networks, is the hidden width.
-
-    It is read at the deepest level: rounding down there rounds every level above it alike.
-    """
-    factor = hidden / channels
-    return factor if int(channels * factor) == hidden else (hidden + 1e-6) / channels
-
-
-def _deepest_fusion(state: State) -> tuple[int, int]:
-    weights = [tensor for key, tensor in state.items() if key.endswith("attn.project_out.weight")]
-    deepest = max(weights, key=lambda tensor: tensor.shape[0])
-    return deepest.shape[1], deepest.shape[0]
-
-
-def _sizes_of_l(state: State) -> KBNetLSizes:
-    width, input_channels = state["patch_embed.proj.weight"].shape[:2]
-    levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
-    counts = [_count(state, level) for level in levels]
-    published = KBNetLSizes().heads
-    # A level without blocks has no heads to count, and needs none.
-    heads = [
-        state[f"{level}.0.ffn.temperature"].shape[0] if count else published[index]
-        for index, (level, count) in enumerate(zip(levels, counts, strict=True))
-    ]
-    return KBNetLSizes(
-        input_channels=input_channels,
-        output_channels=state["output.weight"].shape[0],
-        width=width,
-        blocks=(counts[0], counts[1], counts[2], counts[3]),
-        refinement_blocks=_count(state, "refinement"),
-        heads=(heads[0], heads[1], heads[2], heads[3]),
-        expansion=_scale(*_deepest_fusion(state)),
-        bias="output.bias" in state,
-    )
+        raise WeightsError(
+            f"{file.name}: not a whole KBNet: {problem}", hint="the file is damaged or of another network"
+        )
+    needed = sum(stored.bytes for stored in file.tensors.values())
+    if needed > file.bytes:
+        raise WeightsError(
+            f"{file.name}: its tensors should have {needed:,} bytes, but the file has {file.bytes:,}",
+            hint="the file is damaged, or made to fill the memory",
+        )
+    return network

@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +26,8 @@ from kbnet_cli.errors import KBNetError
 
 if TYPE_CHECKING:
     from kbnet_cli.bench import Measurement
-    from kbnet_cli.doctor import Finding
+    from kbnet_cli.findings import Finding
+    from kbnet_cli.hub.listing import Listed
     from kbnet_cli.training.loop import Report
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -111,6 +114,28 @@ def reporting(photos: int, *, quiet: bool) -> Iterator[Reporter]:
 
 
 @contextlib.contextmanager
+def fetching(*, quiet: bool) -> Iterator[Callable[[str], Callable[[int, int | None], None] | None]]:
+    """Show what is fetched while the block runs: a line each, and a bar on a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, transient=True, disable=quiet or not sys.stderr.isatty()) as progress:
+
+        def announce(name: str) -> Callable[[int, int | None], None] | None:
+            if quiet:
+                return None
+            note(f"fetching {name}")
+            task = progress.add_task("fetching", total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        yield announce
+
+
+@contextlib.contextmanager
 def training() -> Iterator[Callable[["Report"], None]]:
     """Show how a training goes: a bar on a terminal, and a line at each checkpoint everywhere."""
     columns = (
@@ -143,6 +168,30 @@ def findings(found: "Iterable[Finding]") -> None:
     _on_stdout(table)
 
 
+def listing(found: "Iterable[Listed]") -> None:
+    """Print weights as a table on stdout: name, task, network, size, state, licence."""
+    styles = {
+        "bundled": "green",
+        "here": "green",
+        "to fetch": "",
+        "no public source known": "dim",
+        "damaged": "bold red",
+    }
+    table = _table("name", "for", "network", "size", "where", "licence", "what it takes out")
+    for listed in found:
+        entry, size = listed.entry, listed.size_bytes
+        table.add_row(
+            Text(listed.name),
+            Text(entry.task if entry else ""),
+            Text(entry.architecture if entry else ""),
+            Text("" if size is None else f"{size / 1e6:.0f} MB", justify="right"),
+            Text(listed.state, style=styles[listed.state]),
+            Text(entry.licence if entry else "unknown"),
+            Text(one_line(entry.summary if entry else listed.origin or "")),
+        )
+    _on_stdout(table)
+
+
 def measurement(found: "Measurement") -> None:
     """Print how fast weights are as a table on stdout."""
     memory = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes / 1e6:.0f} MB"
@@ -163,8 +212,8 @@ def measurement(found: "Measurement") -> None:
     _on_stdout(table)
 
 
-def _table() -> Table:
-    return Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, show_header=bool(columns), pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def _on_stdout(table: Table) -> None:

@@ -5,112 +5,61 @@ What is slow or may be broken is imported inside the probe that looks at it, so 
 
 import importlib
 import importlib.metadata
-import json
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal
+from pathlib import Path
 
-from kbnet_cli import __version__, machine
-from kbnet_cli.catalogue import DEFAULTS, ENTRIES, Entry
-from kbnet_cli.errors import KBNetError
+from kbnet_cli import __version__, doctor_places, machine
+from kbnet_cli.catalogue import BUNDLED, DEFAULTS, Entry
+from kbnet_cli.errors import DeviceError
+from kbnet_cli.findings import REINSTALL, Diagnosis, Look, Probe
+from kbnet_cli.settings import Settings, Survey
 
-State = Literal["ok", "note", "problem"]
-REINSTALL = "install kbnet again: pip install --force-reinstall kbnet"
 TOLERANCE = 1e-4
 """How far compiled and plain arithmetic may be apart, relative to the largest value: they sum in other orders."""
+DEVICES = ("cpu", "cuda", "xpu", "mps")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+TILE = 96
+"""Enough pixels for every level of a network, little enough for a moment's work."""
+TILE_TOLERANCE = 1e-4
+"""How far a pixel of the range 0 to 1 may be from exact in float32 on a CPU: a fortieth of a step of 8 bits, hundreds
+of times what float32's rounding makes."""
+GPU_TILE_TOLERANCE = 1e-3
+"""GPUs may round the factors of convolutions to 11 significant bits (TF32), which makes a third of this."""
+TILE_PSNR = 50.0
+"""In dB, for bf16: an error below a step of 8 bits. Its rounding leaves 76 compiled, and 61 by torch's autocast."""
 LITTLE_MEMORY_BYTES = 1_000_000_000
 """Less than this free is worth a note: a photo of 12 megapixels takes about half of it."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a probe saw."""
-
-    says: str
-    state: State = "ok"
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One row: a look at something that has a name."""
-
-    name: str
-    state: State
-    says: str
-    hint: str
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """All rows."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def well(self) -> bool:
-        """Whether nothing stops a restoration."""
-        return all(finding.state != "problem" for finding in self.findings)
-
-    @property
-    def exit_code(self) -> int:
-        """0, or 2 where something stops a restoration."""
-        return 0 if self.well else 2
-
-    def as_json(self) -> str:
-        """Return one line of JSON."""
-        findings = [asdict(finding) for finding in self.findings]
-        return json.dumps({"event": "doctor", "well": self.well, "findings": findings}, ensure_ascii=False)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A look to be taken at something."""
-
-    name: str
-    look: Callable[[], Look]
-    vital: bool = False
-    """Whether nothing can be restored where it fails."""
-
-    def finding(self) -> Finding:
-        """Look, and make a row of whatever comes of it."""
-        try:
-            seen = self.look()
-        except KBNetError as error:
-            seen = Look(error.message, self._failed, error.hint)
-        except Exception as error:  # a row is isolated from the next: a broken library may raise anything
-            seen = Look(f"failed: {type(error).__name__}: {_first_line(error)}", self._failed, REINSTALL)
-        return Finding(self.name, seen.state, seen.says, seen.hint)
-
-    @property
-    def _failed(self) -> State:
-        return "problem" if self.vital else "note"
-
-
-def examine() -> Diagnosis:
+def examine(survey: Survey) -> Diagnosis:
     """Look at everything; nothing that is broken stops the rest."""
-    return Diagnosis(tuple(probe.finding() for probe in probes()))
+    return Diagnosis(tuple(probe.finding() for probe in probes(survey)))
 
 
-def probes() -> tuple[Probe, ...]:
+def probes(survey: Survey) -> tuple[Probe, ...]:
     """Return the looks to take, in the order of the rows."""
+    settings = survey.settings
     return (
         Probe("kbnet", lambda: Look(__version__)),
         Probe("Python", _python),
+        Probe("settings", partial(doctor_places.settings, survey), vital=True),
         Probe("torch", _torch, vital=True),
         Probe("processor", _processor),
         Probe("kernels", _kernels),
         Probe("operator test", _operator_test, vital=True),
         Probe("network test", _network_test, vital=True),
-        Probe("devices", _devices, vital=True),
-        Probe("auto", _auto, vital=True),
+        *(Probe(f"device {name}", partial(_device, name, settings)) for name in DEVICES),
+        Probe("chosen", partial(_chosen, settings), vital=True),
+        Probe("tile test", partial(_tile_test, settings), vital=True),
         Probe("memory", _memory),
-        *(Probe(f"weights {e.name}", partial(_weights, e), vital=e.name in DEFAULTS.values()) for e in ENTRIES),
+        *(Probe(f"weights {e.name}", partial(_weights, e), vital=e.name in DEFAULTS.values()) for e in BUNDLED),
+        Probe("weights folder", partial(doctor_places.weights_folder, settings.places)),
+        Probe("Hugging Face cache", partial(doctor_places.hub_cache, settings.places)),
+        Probe("Hub", partial(doctor_places.hub, settings.places)),
         Probe("imagecodecs", _imagecodecs, vital=True),
         Probe("camera raw", _camera_raw),
         Probe("HEIC", _heic),
@@ -178,17 +127,63 @@ def _compared(says: str, found: float) -> Look:
     )
 
 
-def _devices() -> Look:
-    from kbnet_cli.engine import available_devices
+def _device(name: str, settings: Settings) -> Look:
+    from kbnet_cli.engine import choose
+    from kbnet_cli.kernels import devices
 
-    return Look(", ".join(available_devices()))
+    kind = next(kind for kind in devices.kinds() if kind.name == name)
+    if kind.there:
+        try:
+            chosen = choose(settings.device, "fp32").device
+        except DeviceError:  # the row of what is chosen tells why
+            return Look(f"{kind.says}: not used, because {settings.device} is asked for")
+        return Look(f"{kind.says}: {'used' if chosen.type == name else f'not used, because {chosen} is'}")
+    if name == "cuda" and (NVIDIA_DRIVER.exists() or shutil.which("nvidia-smi")):
+        hint = "see what nvidia-smi says" if kind.built else "install a torch that is built for CUDA"
+        return Look(f"not used, though there seems to be one: {kind.says}", "note", hint)
+    return Look(f"not used: {kind.says}")
 
 
-def _auto() -> Look:
+def _chosen(settings: Settings) -> Look:
     from kbnet_cli.engine import choose
 
-    choice = choose("auto", "auto")
-    return Look(f"--device auto is {choice.device} ({choice.reason}), --precision auto is {choice.precision}")
+    choice = choose(settings.device, settings.precision)
+    return Look(
+        f"--device {settings.device} is {choice.device} ({choice.reason}), "
+        f"--precision {settings.precision} is {choice.precision}"
+    )
+
+
+def _tile_test(settings: Settings) -> Look:
+    import numpy as np
+
+    from kbnet_cli import checkpoint
+    from kbnet_cli.engine import Engine, choose
+    from kbnet_cli.networks.agreement import exact_residual
+
+    choice = choose(settings.device, settings.precision)
+    entry = next(entry for entry in BUNDLED if entry.name == DEFAULTS["denoise"])
+    assert entry.path is not None
+    loaded = checkpoint.load(entry.path)
+    y, x = np.mgrid[0:TILE, 0:TILE]
+    waves = 0.5 + 0.3 * np.sin(x / 7)[..., None] * np.cos(y[..., None] / np.array([5, 9, 13]))
+    tile = (waves + np.random.default_rng(0).normal(0, 0.06, waves.shape)).clip(0, 1).astype(np.float32)[None]
+    difference = Engine(loaded, choice).residual(tile) - exact_residual(loaded.network, tile)
+    says = f"{entry.name}, {TILE}×{TILE} pixels on {choice.device} in {choice.precision}"
+    if choice.precision == "bf16":
+        psnr = float(-10 * np.log10(np.square(difference).mean()))
+        agrees, how, expected = psnr >= TILE_PSNR, f"{psnr:.0f} dB PSNR", f"{TILE_PSNR:.0f} dB"
+    else:
+        tolerance = TILE_TOLERANCE if choice.device.type == "cpu" else GPU_TILE_TOLERANCE
+        worst = float(np.abs(difference).max())
+        agrees, how, expected = worst <= tolerance, f"{worst:.0e}", f"{tolerance:.0e}"
+    if agrees:
+        return Look(f"{says}: agrees with plain torch on the CPU to {how}")
+    return Look(
+        f"{says}: agrees with plain torch on the CPU to {how} only, expected {expected}: pictures would be wrong",
+        "problem",
+        f"use another --device or --precision; {REINSTALL}, and report this machine",
+    )
 
 
 def _memory() -> Look:
@@ -205,9 +200,11 @@ def _memory() -> Look:
 def _weights(entry: Entry) -> Look:
     from kbnet_cli import checkpoint
 
+    assert entry.path is not None
     loaded = checkpoint.load(entry.path)
-    megabytes = entry.path.stat().st_size / 1e6
-    return Look(f"{loaded.architecture}, {megabytes:.1f} MB, tiles of {loaded.facts.tile}: {entry.summary}")
+    return Look(
+        f"{loaded.architecture}, {entry.size_bytes / 1e6:.1f} MB, tiles of {loaded.facts.tile}: {entry.summary}"
+    )
 
 
 def _imagecodecs() -> Look:
@@ -244,7 +241,3 @@ def _exiftool() -> Look:
         return Look("not on PATH", "note", "nothing to do: only kbnet's own tests ask it")
     done = subprocess.run([path, "-ver"], capture_output=True, text=True, check=True, timeout=20)  # noqa: S603 - which found it
     return Look(f"{done.stdout.strip()}, {path}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0][:160]

@@ -1,7 +1,7 @@
 """A network on a device: arrays in, arrays out, in the precision asked for."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.errors import DeviceError, PhotoError
 from kbnet_cli.kernels import compiled
 from kbnet_cli.networks import compiling
+from kbnet_cli.settings import check_device, check_precision
 
 Precision = Literal["fp32", "bf16"]
-PRECISIONS: tuple[str, ...] = ("auto", *get_args(Precision))
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,8 @@ def choose(device: str, precision: str) -> Choice:
     Raises:
         DeviceError: the device is not there, or the precision is not to be had on it.
     """
-    if precision == "fp16":
-        raise DeviceError(
-            "fp16 is refused: KBNet's activations leave its range and pictures come out black or spotted",
-            hint="use --precision bf16, as fast and safe, or fp32",
-        )
-    if precision not in PRECISIONS:
-        raise DeviceError(
-            f"no precision {precision!r}: expected one of {', '.join(PRECISIONS)}",
-            hint="use --precision auto",
-        )
+    check_precision(precision)
+    check_device(device)
     chosen, reason = _choose_device(device)
     if precision == "auto":
         return Choice(chosen, "bf16" if _bfloat16_pays(chosen) else "fp32", reason)
@@ -64,10 +56,6 @@ def _choose_device(device: str) -> tuple[torch.device, str]:
         best = next(name for name in ("cuda", "xpu", "mps", "cpu") if name in present)
         return torch.device(best), "no GPU that torch can use" if best == "cpu" else f"{best} is there"
     name, _, number = device.partition(":")
-    if name not in ("cpu", "cuda", "xpu", "mps") or (number and not number.isdecimal()):
-        raise DeviceError(
-            f"no device {device!r}: expected auto, cpu, cuda, cuda:N, mps or xpu", hint="use --device auto"
-        )
     if name not in present or (number and int(number) >= _count(name)):
         raise DeviceError(
             f"device {device} is not there: torch {torch.__version__} sees {', '.join(present)}",

@@ -2,7 +2,9 @@
 
 KBNetError                 message, hint, code, exit_code
 ├── UsageError             words of the command line that make no sense together (exit 2)
+├── SettingsError          an option, a variable or the config file has a value that cannot be meant (exit 2)
 ├── WeightsError           a checkpoint that is missing, broken or of another network (exit 2)
+│   └── FetchError         weights that cannot be had from an address now (exit 2)
 ├── DeviceError            a device or precision that is not there, or out of memory (exit 2)
 └── PhotoError             one photo failed; the others are still done (exit 1)
     ├── InputError         missing, unreadable, not a picture, truncated
@@ -35,12 +37,27 @@ class UsageError(KBNetError):
     usual_hint = "see kbnet --help"
 
 
+class SettingsError(KBNetError):
+    """Say that a setting cannot be meant, whether from an option, a variable or the config file."""
+
+    code = "settings"
+    exit_code = 2
+    usual_hint = "see Settings in the README, or run kbnet doctor"
+
+
 class WeightsError(KBNetError):
     """Say that weights are missing, broken or of another network."""
 
     code = "weights"
     exit_code = 2
-    usual_hint = "see which weights there are in the README"
+    usual_hint = "see which weights there are with kbnet weights list"
+
+
+class FetchError(WeightsError):
+    """Say that weights cannot be had from an address now: not there, no connection, no permission, no space."""
+
+    code = "fetch"
+    usual_hint = "try again later; what was fetched is kept and gone on with"
 
 
 class DeviceError(KBNetError):

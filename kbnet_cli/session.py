@@ -2,21 +2,23 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
 
-from kbnet_cli import batch, catalogue, checkpoint, console, forecast, tiles
+from kbnet_cli import batch, checkpoint, console, forecast, tiles
 from kbnet_cli.catalogue import Facts, Task
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.errors import UsageError
 from kbnet_cli.evaluate import evaluate_gaussian
+from kbnet_cli.hub.library import Library
 from kbnet_cli.kernels import running
 from kbnet_cli.photo import Photo, Transfer
 from kbnet_cli.restore import Restoration, restore
+from kbnet_cli.settings import Places
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Wishes:
     overlap: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    places: Places = field(default_factory=Places)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ def evaluate(folder: Path, sigmas: tuple[float, ...], wishes: Wishes, voice: Voi
 def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
     """Load the weights, settle device, precision and tile, and tell what was chosen."""
     choice = choose(wishes.device, wishes.precision)
-    loaded = checkpoint.load(catalogue.resolve(wishes.weights, wishes.task))
+    with console.fetching(quiet=voice.quiet) as announce:
+        path = Library(wishes.places, announce).obtain(wishes.weights, wishes.task)
+    loaded = checkpoint.load(path)
     facts = loaded.facts
     _check_sigma(wishes.sigma, facts, loaded.name)
     if not voice.quiet and not facts.told:

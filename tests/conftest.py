@@ -1,20 +1,70 @@
 """What every test may ask for."""
 
+import os
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kbnet_cli.settings import default_weights_folder
 from tests.networks import identity_network, random_network, save
 
 TESTDATA = Path(__file__).parent.parent.parent / "shared" / "testdata"
+
+
+OWN = ("KBNET_", "HF_", "HUGGING")
+"""How the variables begin that kbnet and huggingface_hub go by."""
+
+
+def pytest_configure() -> None:
+    """Let nothing of the developer's own in, before anything is imported that reads the environment only once."""
+    for name in list(os.environ):
+        if name.startswith(OWN) and name != "KBNET_REQUIRE_EXTENSION":
+            del os.environ[name]
+    # Never made: what is imported before the first test finds no token there, and each test has a folder of its own.
+    os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "kbnet-tests-none")
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test, and the processes it starts, empty folders for the config file, weights and the Hub's cache."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("WIN_PD_OVERRIDE_LOCAL_APPDATA", str(home))
+    monkeypatch.setenv("HF_HOME", str(home / "hub"))
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        monkeypatch.setattr(constants, "HF_HOME", str(home / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub" / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "hub" / "token"))
+        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "hub" / "stored_tokens"))
 
 
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--kept-weights",
+        type=Path,
+        default=default_weights_folder(),
+        metavar="DIR",
+        help="where published weights lie, for the tests marked weights (default: where kbnet keeps them)",
+    )
+
+
+@pytest.fixture
+def kept_weights(request: pytest.FixtureRequest) -> Path:
+    """The folder of published weights; nothing is fetched into it."""
+    folder: Path = request.config.getoption("--kept-weights")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kbnet_cli import batch
-from kbnet_cli.batch import STANDARD, Job, Order, jobs, natural_key
+from kbnet_cli import batch, naming
+from kbnet_cli.batch import STANDARD, Job, Order, jobs
 from kbnet_cli.errors import InputError, KBNetError, OutputError, UsageError
 from kbnet_cli.formats import codec
 from kbnet_cli.photo import Photo
@@ -19,7 +21,7 @@ from tests.pictures import write_picture
 def order(*inputs: Path | str, output: str | Path | None = None, **rest: object) -> Order:
     return Order(
         inputs=tuple(map(Path, inputs)),
-        suffix="_denoised",
+        done="denoised",
         output=None if output is None else Path(output),
         output_is_folder=isinstance(output, str) and output.endswith("/"),
         **rest,  # type: ignore[arg-type]
@@ -92,6 +94,131 @@ def test_two_inputs_of_one_output_and_an_output_that_is_an_input_are_refused(tmp
         jobs(order(tmp_path / "x/a.png", output=tmp_path / "link.png", existing="overwrite"))
 
 
+@pytest.mark.parametrize(
+    ("template", "beside", "inside"),
+    [
+        ("{stem}_{done}.{ext}", "a_denoised.JPG", "a_denoised.JPG"),
+        ("clean-{stem}.{ext}", "clean-a.JPG", "clean-a.JPG"),
+        ("{stem} ({done}) {{x}}.{ext}", "a (denoised) {x}.JPG", "a (denoised) {x}.JPG"),
+        ("{stem}.v2.{ext}", "a.v2.JPG", "a.v2.JPG"),
+        ("{done}.{stem}{stem}.{ext}", "denoised.aa.JPG", "denoised.aa.JPG"),
+        (None, "a_denoised.JPG", "a.JPG"),
+    ],
+)
+def test_a_template_names_outputs_beside_inputs_and_in_folders(
+    template: str | None, beside: str, inside: str, tmp_path: Path
+) -> None:
+    photo = tmp_path / "sub/a.JPG"
+    assert names(jobs(order(photo, name=template)), tmp_path) == [("sub/a.JPG", f"sub/{beside}")]
+    assert names(jobs(order(photo, name=template, output=f"{tmp_path}/o/")), tmp_path) == [("sub/a.JPG", f"o/{inside}")]
+    (converted,) = jobs(order(photo, name=template, format="tif"))
+    assert converted.target.name == beside.replace(".JPG", ".tif")
+    (given,) = jobs(order(photo, name=template, output=tmp_path / "b.png"))
+    assert given.target.name == "b.png", "a file that -o names keeps that name"
+
+
+def test_a_template_goes_on_in_the_folders_of_a_folder(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "a.png").rename(tmp_path / "in/deep/a.png")
+    found = jobs(order(tmp_path / "in", name="{stem}-{done}.{ext}", output=f"{tmp_path}/out/", recursive=True))
+    assert names(found, tmp_path) == [("in/deep/a.png", "out/deep/a-denoised.png")]
+
+
+def test_names_of_a_template_that_collide_are_refused_or_kept_apart_as_always(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one of the inputs"):
+        jobs(order(tmp_path / "a.png", name="{stem}.{ext}"))
+    with pytest.raises(UsageError, match="one of the inputs"):
+        jobs(order(tmp_path / "a.png", tmp_path / "a-1.png", name="{stem}-1.{ext}"))
+    with pytest.raises(UsageError, match="would both become"):
+        jobs(order(tmp_path / "x/a.png", tmp_path / "y/a.png", name="{stem}-1.{ext}", output=f"{tmp_path}/o/"))
+    both = order(tmp_path / "a.cr3", tmp_path / "a.jpg", name="{stem}-1.{ext}", output=f"{tmp_path}/o/", format="jpg")
+    assert names(jobs(both), tmp_path) == [("a.cr3", "o/a.cr3-1.jpg"), ("a.jpg", "o/a-1.jpg")]
+
+
+def test_a_dot_in_a_template_is_no_extension(tmp_path: Path) -> None:
+    write_picture(tmp_path / "unnamed")
+    write_picture(tmp_path / "b.jpg")
+    outcomes = run(order(tmp_path / "unnamed", tmp_path / "b.jpg", name="{stem}.v2.{ext}"))
+    assert [outcome.job.target.name for outcome in outcomes] == ["unnamed.v2.png", "b.v2.png"]
+
+
+def test_a_name_that_is_too_long_is_one_clear_error(tmp_path: Path) -> None:
+    longest = "ä" * 120 + "a"  # 241 bytes
+    (job,) = jobs(order(tmp_path / f"{longest}.png"))
+    assert len(job.target.name.encode()) == 254
+    for template, photo in ((None, f"{longest}abc.png"), ("{stem}{stem}.{ext}", f"{longest}.png")):
+        with pytest.raises(UsageError, match="more than 255 bytes") as caught:
+            jobs(order(tmp_path / photo, name=template))
+        assert "--name" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("", "has no {stem}"),
+        ("{done}.{ext}", "has no {stem}"),
+        ("{{stem}}.{ext}", "has no {stem}"),
+        ("{stem}", "does not end in .{ext}"),
+        ("{stem}.jpg", "does not end in .{ext}"),
+        ("{stem}.{{ext}}", "does not end in .{ext}"),
+        ("{ext}{stem}.{ext}", "has it twice"),
+        ("{stem}{date}.{ext}", "has {date}"),
+        ("{stem}{}.{ext}", "has {}"),
+        ("{stem}{0}.{ext}", "has {0}"),
+        ("{stem!r}.{ext}", "has {stem!r}"),
+        ("{stem:>9}.{ext}", "has {stem:>9}"),
+        ("{stem.__class__}.{ext}", "has {stem.__class__}"),
+        ("{stem[0]}.{ext}", "has {stem[0]}"),
+        ("{stem.{ext}", "{stem.{ext}"),
+        ("stem}.{ext}", "stem}.{ext}"),
+        ("out/{stem}.{ext}", "path separator"),
+        ("..\\{stem}.{ext}", "path separator"),
+        ("{stem}\0.{ext}", "control character"),
+        ("{stem}\n.{ext}", "control character"),
+    ],
+)
+def test_a_template_that_would_not_name_files_is_refused(template: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        naming.check(template)
+    assert said in caught.value.message
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+
+
+@given(st.text(st.sampled_from("{}stemdonext_.:![]0aä \\/"), max_size=30), st.text(min_size=1, max_size=20))
+def test_a_template_that_is_let_through_names_a_file(template: str, stem: str) -> None:
+    try:
+        naming.check(f"{template}.{{ext}}")
+    except UsageError:
+        return
+    found = naming.name(f"{template}.{{ext}}", stem=stem.replace("/", "-"), done="denoised", extension=".png")
+    assert found.endswith(".png")
+    assert stem.replace("/", "-") in found
+    assert "/" not in found
+
+
+def test_an_input_is_not_overwritten_by_an_output_whose_extension_was_left_open(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")  # holds a PNG
+    write_picture(tmp_path / "a_denoised.png")
+    before = (tmp_path / "a_denoised.png").read_bytes()
+    outcomes = run(order(tmp_path / "a.jpg", tmp_path / "a_denoised.png", existing="overwrite"))
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert outcomes[0].error is not None
+    assert "a_denoised.png is one of the inputs" in outcomes[0].error.message
+    assert (tmp_path / "a_denoised.png").read_bytes() == before
+
+
+def test_an_output_is_not_overwritten_by_another_of_the_same_run(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.jpg")
+    write_picture(tmp_path / "a.png")
+    wanted = order(tmp_path / "a.jpg", tmp_path / "a.png", output=f"{tmp_path}/o/", existing="overwrite")
+    outcomes = run(wanted)
+    assert [outcome.status for outcome in outcomes] == ["done", "failed"]
+    assert outcomes[1].error is not None
+    assert f"was just made of {tmp_path / 'a.jpg'}" in outcomes[1].error.message
+
+
 def test_standard_streams(tmp_path: Path) -> None:
     assert jobs(order("-", output="-")) == [Job(STANDARD, STANDARD, natural=True)]
     with pytest.raises(UsageError, match="needs an output"):
@@ -101,7 +228,7 @@ def test_standard_streams(tmp_path: Path) -> None:
 
 def test_natural_order() -> None:
     shuffled = ["IMG_10.jpg", "img_9.jpg", "IMG_2b.jpg", "IMG_2.jpg", "2.jpg", "Ä.jpg", "a.jpg"]
-    assert sorted(shuffled, key=natural_key)[:5] == ["2.jpg", "a.jpg", "IMG_2.jpg", "IMG_2b.jpg", "img_9.jpg"]
+    assert sorted(shuffled, key=naming.natural_key)[:5] == ["2.jpg", "a.jpg", "IMG_2.jpg", "IMG_2b.jpg", "img_9.jpg"]
 
 
 def run(wanted: Order) -> list[batch.Outcome]:

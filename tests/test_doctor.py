@@ -1,22 +1,27 @@
 """The doctor: what it finds, and that nothing that is broken stops it."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from kbnet_cli import catalogue, doctor, machine
-from kbnet_cli.doctor import Finding, Look, Probe, examine
 from kbnet_cli.errors import WeightsError
-from kbnet_cli.kernels import compiled, running
+from kbnet_cli.findings import Finding, Look, Probe
+from kbnet_cli.kernels import compiled, devices, running
 from kbnet_cli.networks import agreement, compiling
 from kbnet_cli.networks.kbnet_l import KBNetL
 from kbnet_cli.networks.kbnet_s import KBNetS
+from kbnet_cli.settings import Settings, Survey
 from tests import test_cli
+from tests.networks import random_network
 from tests.pictures import write_picture
 from tests.test_cli import Call
 
@@ -24,21 +29,36 @@ kbnet = test_cli.kbnet
 needs_compiled = pytest.mark.skipif(not compiled.available(), reason="this installation has no compiled form")
 
 
-def row(name: str) -> Finding:
-    return next(probe for probe in doctor.probes() if probe.name == name).finding()
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask no Hub: the tests of the row that does are in `test_doctor_places`."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def row(name: str, **settings: str) -> Finding:
+    probes = doctor.probes(Survey(Settings(**settings)))  # type: ignore[arg-type]
+    return next(probe for probe in probes if probe.name == name).finding()
 
 
 def test_a_machine_that_can_run_the_tests_is_well(kbnet: Call) -> None:
     shown = kbnet("doctor")
     assert (shown.code, shown.stderr) == (0, "")
     names = (
+        "settings",
         "torch",
         "processor",
         "kernels",
-        "devices",
-        "auto",
+        "device cpu",
+        "device cuda",
+        "device xpu",
+        "device mps",
+        "chosen",
+        "tile test",
         "memory",
         "weights denoise-small",
+        "weights folder",
+        "Hugging Face cache",
+        "Hub",
         "camera raw",
         "HEIC",
     )
@@ -53,7 +73,7 @@ def test_json_is_one_object(kbnet: Call) -> None:
     assert shown.stdout.count("\n") == 1
     event = json.loads(shown.stdout)
     assert (event["event"], event["well"]) == ("doctor", True)
-    assert [finding["name"] for finding in event["findings"]] == [probe.name for probe in doctor.probes()]
+    assert [finding["name"] for finding in event["findings"]] == [probe.name for probe in doctor.probes(Survey())]
     assert {tuple(finding) for finding in event["findings"]} == {("name", "state", "says", "hint")}
 
 
@@ -78,8 +98,8 @@ def test_a_broken_torch_is_a_problem_of_its_rows(kbnet: Call, monkeypatch: pytes
     shown = kbnet("doctor", "--json")
     assert shown.code == 2
     states = {finding["name"]: finding["state"] for finding in json.loads(shown.stdout)["findings"]}
-    assert states["torch"] == states["auto"] == "problem"
-    assert states["camera raw"] == states["kbnet"] == "ok"
+    assert states["torch"] == states["chosen"] == states["tile test"] == "problem"
+    assert states["camera raw"] == states["kbnet"] == states["weights folder"] == "ok"
 
 
 def test_an_error_with_a_hint_keeps_it() -> None:
@@ -162,7 +182,133 @@ def test_what_is_optional_and_not_there_is_a_note(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", "")
     assert (row("pylibjxl").state, row("exiftool").state) == ("note", "note")
     assert "kbnet[jxl]" in row("pylibjxl").hint
-    assert examine().well
+    assert doctor.examine(Survey()).well
+
+
+@pytest.mark.parametrize(("precision", "how"), [("fp32", "to [0-9]e-0[6-9]$"), ("bf16", "to [67][0-9] dB PSNR$")])
+def test_a_tile_on_the_chosen_device_agrees_with_plain_torch(precision: str, how: str) -> None:
+    found = row("tile test", device="cpu", precision=precision)
+    assert found.state == "ok", found.says
+    assert f"denoise-small, 96×96 pixels on cpu in {precision}: agrees" in found.says
+    assert re.search(how, found.says)
+
+
+@pytest.mark.parametrize(("precision", "factor"), [("fp32", 1.001), ("bf16", 1.2), ("fp32", float("nan"))])
+def test_a_tile_that_comes_out_otherwise_is_a_problem(
+    precision: str, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = agreement.exact_residual
+    monkeypatch.setattr(agreement, "exact_residual", lambda network, tile: factor * right(network, tile))
+    found = row("tile test", device="cpu", precision=precision)
+    assert found.state == "problem"
+    assert "pictures would be wrong" in found.says
+
+
+def test_the_exact_residual_uses_no_compiled_form_and_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = random_network()
+    tiles = np.random.default_rng(0).random((1, 32, 48, 3), np.float32)
+    with torch.inference_mode():
+        batch = torch.from_numpy(tiles).permute(0, 3, 1, 2).contiguous()
+        expected = (network(batch) - batch).permute(0, 2, 3, 1).numpy()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the compiled form ran")
+
+    monkeypatch.setattr(compiled, "kernel_basis_attention", refuse)
+    found = agreement.exact_residual(network, tiles)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_the_doctor_looks_at_the_device_and_precision_that_are_set(
+    kbnet: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_network_test", lambda: Look("left out: it takes seconds"))
+    monkeypatch.setenv("KBNET_PRECISION", "bf16")
+    shown = kbnet("doctor", "--device", "cpu")
+    assert shown.code == 0
+    assert "--device cpu is cpu (asked for), --precision bf16 is bf16" in shown.stdout
+    assert "96×96 pixels on cpu in bf16" in shown.stdout
+    shown = kbnet("doctor", "--device", "cuda:99", "--json")
+    assert shown.code == 2
+    states = {finding["name"]: finding["state"] for finding in json.loads(shown.stdout)["findings"]}
+    assert states["chosen"] == states["tile test"] == "problem"
+    assert states["settings"] == states["camera raw"] == states["device cpu"] == "ok"
+    assert row("device cpu", device="cuda:99").says.endswith(": not used, because cuda:99 is asked for")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_torch_cannot_use_is_told_with_torchs_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_driver() -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system.\nmore")
+
+    driver = tmp_path / "version"
+    monkeypatch.setattr(doctor, "NVIDIA_DRIVER", driver)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    without = f"torch {torch.__version__} is built without CUDA"
+    assert (row("device cuda").state, row("device cuda").says) == ("ok", f"not used: {without}")
+    driver.touch()
+    found = row("device cuda")
+    assert (found.state, found.says) == ("note", f"not used, though there seems to be one: {without}")
+    assert found.hint == "install a torch that is built for CUDA"
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", no_driver)
+    assert row("device cuda").says.endswith("Found no NVIDIA driver on your system.")
+    assert "nvidia-smi" in row("device cuda").hint
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert row("device cuda").says.endswith("no GPU that torch can use")
+
+
+def test_gpus_that_are_there_are_named_and_used_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name="Fast One", total_memory=80e9, major=9, minor=0)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _number: properties)
+    one = "Fast One, 80 GB, compute capability 9.0"
+    assert row("device cuda").says == f"0: {one}; 1: {one}: used"
+    assert row("device cpu").says.endswith(": not used, because cuda is")
+    assert row("device cuda", device="cpu").says.endswith(": not used, because cpu is")
+    assert row("device cpu", device="cpu").says.endswith(": used")
+
+
+def test_other_gpus_are_told_by_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: Exception) -> Callable[[], None]:
+        def start() -> None:
+            raise error
+
+        return start
+
+    def says(name: str) -> str:
+        return next(kind.says for kind in devices.kinds() if kind.name == name)
+
+    monkeypatch.setattr(torch.xpu, "init", fails(AssertionError("Torch not compiled with XPU enabled")))
+    assert says("xpu") == f"torch {torch.__version__} is built without XPU"
+    monkeypatch.setattr(torch.xpu, "init", fails(RuntimeError("No XPU devices are available.")))
+    assert says("xpu") == "No XPU devices are available."
+    monkeypatch.setattr(torch.xpu, "init", lambda: None)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
+    assert says("xpu") == "no GPU that torch can use"
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.xpu, "get_device_name", lambda _number: "Arc")
+    assert says("xpu") == "Arc"
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert says("mps") == "only on Macs"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: False)
+    assert says("mps") == f"torch {torch.__version__} is built without MPS"
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert "too old" in says("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert says("mps") == "this Mac's GPU"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")

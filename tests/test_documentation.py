@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from kbnet_cli import __version__, cli
-from kbnet_cli.catalogue import ENTRIES
+from kbnet_cli.catalogue import BUNDLED, ENTRIES
 from kbnet_cli.formats.table import FORMATS
 
 ROOT = Path(__file__).parent.parent
@@ -33,8 +33,9 @@ def test_every_format_is_in_the_readme() -> None:
         assert title in table
 
 
-def test_every_weight_has_its_card_and_its_recipe() -> None:
-    for entry in ENTRIES:
+def test_every_bundled_weight_has_its_card_and_its_recipe() -> None:
+    for entry in BUNDLED:
+        assert entry.path is not None
         card = entry.path.with_suffix(".md").read_text(encoding="utf-8")
         for heading in ("What it is for", "How it was made", "Data", "Training time", "Results", "Limits", "Licence"):
             assert f"\n## {heading}" in card

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from kbnet_cli import catalogue, checkpoint
+from kbnet_cli import checkpoint
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Choice, Engine
+from kbnet_cli.hub.library import Library
 from kbnet_cli.kernels import compiled, threads
 from kbnet_cli.networks import kbnet_s
 from kbnet_cli.networks.compiling import CompiledBlocks
 from kbnet_cli.networks.folding import FoldedBlockS
+from kbnet_cli.settings import Places
 from tests.networks import TINY, random_network
 
 CPU = torch.device("cpu")
@@ -106,7 +108,7 @@ def test_values_outside_the_limit_and_no_numbers() -> None:
 
 @pytest.mark.skipif(not compiled.forms("bf16"), reason="the processor multiplies no bfloat16")
 def test_the_example_photo_in_bf16_is_within_55_decibels_of_fp32() -> None:
-    weights = checkpoint.load(catalogue.resolve(None, "denoise"))
+    weights = checkpoint.load(Library(Places()).obtain(None, "denoise"))
     pixels = imagecodecs.png_decode((EXAMPLES / "rocks.png").read_bytes())
     tile = pixels[None, :256, :256].astype(np.float32) / 255
     exact, rough = (Engine(weights, choice).residual(tile) for choice in (EXACT, ROUGH))

@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from kbnet_cli import __version__
+from kbnet_cli.cli import weights
 from kbnet_cli.cli.restoring import DEBLUR, DENOISE, DERAIN, verb
+from kbnet_cli.cli.settling import Context, configure
 from kbnet_cli.cli.tools import bench, doctor, evaluate, train
 
 app = typer.Typer(
@@ -30,6 +32,7 @@ app.command("evaluate")(evaluate)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.command("train")(train)
+app.add_typer(weights.app)
 
 
 def _show_version(wanted: bool | None) -> None:
@@ -40,12 +43,18 @@ def _show_version(wanted: bool | None) -> None:
 
 @app.callback()
 def kbnet(
+    context: Context,
     version: Annotated[
         bool | None,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = None,
 ) -> None:
-    """Take noise, rain and blur out of photographs on your own computer, and nothing else."""
+    """Take noise, rain and blur out of photographs on your own computer, and nothing else.
+
+    Device, precision, weights and the names of outputs are taken from an option, else from its variable, else from the
+    config file, else as built in: see kbnet doctor.
+    """
+    configure(context)
 
 
 class Terminated(BaseException):

@@ -1,7 +1,10 @@
-"""The options that commands share: how each is written, and what its help says."""
+"""The options that commands share: how each is written, and what its help says.
+
+Those whose variable stands in `settings.KEYS` are settings as well: the config file gives their defaults.
+"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,13 +21,49 @@ Output = Annotated[
         "Without it the output lies beside the input.",
     ),
 ]
+NameTemplate = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="TEMPLATE",
+        envvar="KBNET_NAME",
+        help="How outputs are named where -o names no file, of {stem}, {done} (denoised, derained, deblurred) and "
+        "{ext}. Without it: {stem}_{done}.{ext} beside the input, {stem}.{ext} in a folder.",
+    ),
+]
 Recursive = Annotated[
     bool,
     typer.Option("-r", "--recursive", help="Restore the photos in folders, keeping their structure under -o."),
 ]
-Weights = Annotated[
+
+
+def weights_option(task: str) -> Any:
+    """Return the option for the weights of a task: each has its own default in the config file and the environment."""
+    return typer.Option(
+        "-w",
+        "--weights",
+        metavar="X",
+        envvar=f"KBNET_WEIGHTS_{task.upper()}",
+        help="A name of the catalogue, hf:OWNER/REPO/FILE[@REVISION], or a .safetensors or .pth file.",
+    )
+
+
+Weights = Annotated[str | None, weights_option("denoise")]
+HubRepo = Annotated[
     str | None,
-    typer.Option("-w", "--weights", metavar="X", help="A name of the catalogue, or a .safetensors or .pth file."),
+    typer.Option(
+        metavar="OWNER/NAME",
+        envvar="KBNET_HUB_REPO",
+        help="The Hub repository that is asked first for weights of the catalogue.",
+    ),
+]
+WeightsFolder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        envvar="KBNET_WEIGHTS_FOLDER",
+        help="Where weights are kept. Without it: kbnet/weights in the system's folder for caches.",
+    ),
 ]
 Sigma = Annotated[
     str,
@@ -37,8 +76,12 @@ TransferOption = Annotated[
 ]
 Tile = Annotated[str, typer.Option(metavar="auto|PX", help="Tile size. It changes pixels; auto: the weights'.")]
 Overlap = Annotated[str, typer.Option(metavar="auto|PX", help="How much tiles overlap. auto: an eighth of a tile.")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N, mps or xpu.")]
-PrecisionOption = Annotated[str, typer.Option(metavar="auto|fp32|bf16", help="Arithmetic of the network.")]
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", envvar="KBNET_DEVICE", help="auto, cpu, cuda, cuda:N, mps or xpu.")
+]
+PrecisionOption = Annotated[
+    str, typer.Option(metavar="auto|fp32|bf16", envvar="KBNET_PRECISION", help="Arithmetic of the network.")
+]
 FormatOption = Annotated[
     Literal["auto", "jpg", "png", "tif", "webp", "avif", "jxl", "ppm"],
     typer.Option("--format", help="auto: by the output's name, else the input's own; camera raw and HEIC become tif."),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,9 +12,11 @@ from kbnet_cli.cli.options import (
     Device,
     DryRun,
     FormatOption,
+    HubRepo,
     Inputs,
     Json,
     MaxMegapixels,
+    NameTemplate,
     Output,
     Overlap,
     Overwrite,
@@ -27,8 +30,10 @@ from kbnet_cli.cli.options import (
     Tile,
     TransferOption,
     Verbose,
-    Weights,
+    WeightsFolder,
+    weights_option,
 )
+from kbnet_cli.cli.settling import Context, settled
 
 DONE = {"denoise": "denoised", "derain": "derained", "deblur": "deblurred"}
 
@@ -40,8 +45,13 @@ DENOISE = """Take noise out of photos.
     kbnet denoise - -o - < in.png > out.png
 
 Everything else stays: bit depth, colour profile, metadata, rotation. The output lies beside the input as
-NAME_denoised.EXT unless -o says otherwise; nothing is overwritten unasked. Exit codes: 0 all done, 1 at least one photo
-failed, 2 wrong usage, weights or device, 130 interrupted, 143 terminated.
+NAME_denoised.EXT unless -o or --name says otherwise; nothing is overwritten unasked.
+
+What has an "env var" is a setting: an option goes before its variable, the variable before the config file, the file
+before what is built in. -v tells each that is not on the command line; kbnet doctor shows all, and where the file is.
+
+Exit codes: 0 all done, 1 at least one photo failed, 2 wrong usage, settings, weights or device, 130 interrupted, 143
+terminated.
 """
 DERAIN = """Take rain out of photos.
 
@@ -63,10 +73,12 @@ def verb(task: Task) -> Callable[..., None]:
     """Return the command of a task: the three have the same options and differ in their weights."""
 
     def command(
+        context: Context,
         inputs: Inputs,
         output: Output = None,
+        name_template: NameTemplate = None,
         recursive: Recursive = False,
-        weights: Weights = None,
+        weights: Annotated[str | None, weights_option(task)] = None,
         sigma: Sigma = "auto",
         strength: Strength = 1.0,
         transfer: TransferOption = "auto",
@@ -74,6 +86,8 @@ def verb(task: Task) -> Callable[..., None]:
         overlap: Overlap = "auto",
         device: Device = "auto",
         precision: PrecisionOption = "auto",
+        hub_repo: HubRepo = None,
+        weights_folder: WeightsFolder = None,
         format_: FormatOption = "auto",
         depth: Depth = "auto",
         quality: Quality = None,
@@ -85,16 +99,18 @@ def verb(task: Task) -> Callable[..., None]:
         quiet: Quiet = False,
         verbose: Verbose = False,
     ) -> None:
-        from kbnet_cli import session
+        from kbnet_cli import console, session
         from kbnet_cli.batch import Order
 
         if overwrite and skip_existing:
             raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
         if output == "-" and json:
             raise typer.BadParameter("-o - and --json would both write to standard output")
+        settings = settled(context)
         order = Order(
             inputs=tuple(inputs),
-            suffix=f"_{DONE[task]}",
+            done=DONE[task],
+            name=settings.name,
             output=None if output is None else Path(output),
             output_is_folder=output is not None and output.endswith(("/", "\\")),
             recursive=recursive,
@@ -106,16 +122,20 @@ def verb(task: Task) -> Callable[..., None]:
         )
         wishes = session.Wishes(
             task=task,
-            weights=weights,
+            weights=settings.weights,
             sigma=_number("--sigma", sigma),
             strength=strength,
             transfer=transfer,
             tile=_pixels("--tile", tile),
             overlap=_pixels("--overlap", overlap),
-            device=device,
-            precision=precision,
+            device=settings.device,
+            precision=settings.precision,
+            places=settings.places,
         )
         voice = session.Voice(json=json, quiet=quiet, verbose=verbose)
+        if verbose:
+            for line in settings.notes:
+                console.note(line)
         raise typer.Exit(session.run(order, wishes, voice, dry_run=dry_run))
 
     return command

@@ -5,15 +5,19 @@ from typing import Annotated
 
 import typer
 
-from kbnet_cli.cli.options import Device, PrecisionOption, Weights
+from kbnet_cli.cli.options import Device, HubRepo, PrecisionOption, Weights, WeightsFolder
+from kbnet_cli.cli.settling import Context, settled, surveyed
 
 
 def evaluate(
+    context: Context,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Clean pictures: PNG, TIFF or BMP.")],
     weights: Weights = None,
     sigma: Annotated[list[float] | None, typer.Option(min=0.0, help="Noise level; repeat for several.")] = None,
     device: Device = "auto",
     precision: PrecisionOption = "auto",
+    hub_repo: HubRepo = None,
+    weights_folder: WeightsFolder = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a noise level on standard output.")] = False,
 ) -> None:
     """Tell how good denoising weights are, as the papers do.
@@ -26,16 +30,26 @@ def evaluate(
     """  # noqa: D301 - the backspace is what keeps the example's lines apart
     from kbnet_cli import session
 
-    wishes = session.Wishes(task="denoise", weights=weights, device=device, precision=precision)
+    settings = settled(context)
+    wishes = session.Wishes(
+        task="denoise",
+        weights=settings.weights,
+        device=settings.device,
+        precision=settings.precision,
+        places=settings.places,
+    )
     session.evaluate(folder, tuple(sigma or (15.0, 25.0, 50.0)), wishes, session.Voice(json=json))
 
 
 def bench(
+    context: Context,
     weights: Weights = None,
     size: Annotated[int, typer.Option(min=1, help="Height and width of the tile.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="How often; the median counts.")] = 3,
     device: Device = "auto",
     precision: PrecisionOption = "auto",
+    hub_repo: HubRepo = None,
+    weights_folder: WeightsFolder = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Tell how fast this machine is: megapixels a second, peak memory, and what a photo of 24 megapixels would take.
@@ -49,7 +63,15 @@ def bench(
     from kbnet_cli import console
     from kbnet_cli.bench import load, measure
 
-    engine = load(weights, device=device, precision=precision)
+    settings = settled(context)
+    with console.fetching(quiet=json) as announce:
+        engine = load(
+            settings.weights,
+            device=settings.device,
+            precision=settings.precision,
+            places=settings.places,
+            announce=announce,
+        )
     with console.reporting(1, quiet=json) as reporter:
         progress = reporter.photo(f"{size}×{size}", (rounds + 1) * size**2 / 1e6)
         found = measure(engine, size=size, rounds=rounds, progress=progress)
@@ -60,12 +82,18 @@ def bench(
 
 
 def doctor(
+    context: Context,
+    device: Device = "auto",
+    precision: PrecisionOption = "auto",
+    hub_repo: HubRepo = None,
+    weights_folder: WeightsFolder = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Tell whether this machine is well: what kbnet finds here, and what to do about what is missing.
 
     \b
         kbnet doctor
+        kbnet doctor --device cuda --precision bf16
 
     Each row is ok, a note (something is slower, or cannot be read or written) or a problem (nothing can be restored).
     Exit codes: 0 without a problem, 2 with one.
@@ -73,7 +101,7 @@ def doctor(
     from kbnet_cli import console
     from kbnet_cli.doctor import examine
 
-    found = examine()
+    found = examine(surveyed(context))
     if json:
         typer.echo(found.as_json())
     else:

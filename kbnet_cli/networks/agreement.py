@@ -1,6 +1,10 @@
 """Whether networks compute on this machine what their plain modules say: what the doctor asks."""
 
+import copy
+
+import numpy as np
 import torch
+from jaxtyping import Float32, Float64
 
 from kbnet_cli.kernels.compiled import fastest_form
 from kbnet_cli.networks.compiling import compiled
@@ -33,3 +37,17 @@ def disagreement() -> float:
             # Compared this way round, numbers that are not finite count as wrong.
             worst = worst if found <= worst else found
     return worst
+
+
+def exact_residual(network: KBNetS | KBNetL, tiles: Float32[np.ndarray, "b h w c"]) -> Float64[np.ndarray, "b h w c"]:
+    """Return what a network's plain modules would add to tiles, in float64 on the CPU; the network stays as it is.
+
+    No compiled form takes float64, so that this is plain torch whatever is installed. Tiles as in `Engine.residual`,
+    within the range that the weights were trained on.
+    """
+    plain = copy.deepcopy(network).double()
+    batch = torch.from_numpy(tiles).permute(0, 3, 1, 2).double()
+    with torch.inference_mode():
+        answer = plain(batch) - batch
+    result: Float64[np.ndarray, "b h w c"] = answer.permute(0, 2, 3, 1).numpy()
+    return result

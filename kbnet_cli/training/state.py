@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim import AdamW
 
+from kbnet_cli.catalogue import Facts, facts_to_metadata
 from kbnet_cli.errors import UsageError
 from kbnet_cli.networks.kbnet_s import KBNetS
 from kbnet_cli.training.recipe import Recipe
@@ -81,19 +82,9 @@ def load_state(state: TrainingState, path: Path) -> None:
 def save_weights(network: KBNetS, recipe: Recipe, path: Path) -> None:
     """Write a network as safetensors with what it says of itself (`catalogue.Facts`), whole or not at all."""
     tensors: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    metadata = {
-        "kbnet.task": recipe.task,
-        "kbnet.tile": str(recipe.facts.tile),
-        "kbnet.limit": _pair(recipe.facts.limit),
-        "kbnet.sigma": _pair(recipe.noise.sigma),
-    }
-    if recipe.facts.card is not None:
-        metadata["kbnet.card"] = recipe.facts.card
-    _write_whole(path, lambda file: file.write(save(tensors, metadata)))
-
-
-def _pair(values: tuple[float, float]) -> str:
-    return f"{values[0]:g},{values[1]:g}"
+    given = recipe.facts
+    facts = Facts("denoise", tile=given.tile, limit=given.limit, sigma=recipe.noise.sigma, card=given.card)
+    _write_whole(path, lambda file: file.write(save(tensors, facts_to_metadata(facts))))
 
 
 def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

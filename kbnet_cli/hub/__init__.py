@@ -1,0 +1,1 @@
+"""From a name of the catalogue or an address to a verified local file, and back to a Hub repository."""

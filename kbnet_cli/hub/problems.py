@@ -1,0 +1,89 @@
+"""What can go wrong on the way of a file, in words that help."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from kbnet_cli.errors import FetchError, KBNetError
+from kbnet_cli.hub.address import Address
+
+PASSING = (408, 429, 500, 502, 503, 504)
+"""What servers answer that may be well again in a moment."""
+
+
+@contextlib.contextmanager
+def explained(address: Address) -> Iterator[None]:
+    """Say in our words what is wrong with a transfer."""
+    import httpx2
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except KBNetError:
+        raise
+    except errors.GatedRepoError as error:
+        raise FetchError(
+            f"{address}: its owner has to let you in", hint="accept its terms on its page, then hf auth login"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise FetchError(
+            f"{address}: no such repository, or it is private",
+            hint="check the name; for a private one: hf auth login, or set HF_TOKEN",
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FetchError(f"{address}: no such revision", hint="check what follows the @") from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise FetchError(f"{address}: no such file in the repository", hint="check its name") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise _no_connection(address, error.__cause__ or error) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise _no_connection(address, error) from error
+    except errors.HfHubHTTPError as error:
+        raise _refused(address, error) from error
+    except httpx2.HTTPError as error:
+        raise _no_connection(address, error) from error
+    except OSError as error:
+        raise _not_written(address, error) from error
+    except (ValueError, RuntimeError) as error:
+        # huggingface_hub's own checks of names, and what its transfer library raises.
+        raise FetchError(f"{address}: {_first_line(error)}") from error
+
+
+def _no_connection(address: Address, error: BaseException) -> FetchError:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refused(address, error)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return FetchError(f"{address}: not on this machine, and HF_HUB_OFFLINE forbids fetching it", hint="unset it")
+    return FetchError(
+        f"{address}: no connection: {_first_line(error)}", hint="check the network and the proxy, then try again"
+    )
+
+
+def _refused(address: Address, error: Any) -> FetchError:
+    status = error.response.status_code
+    if status == 404:
+        return FetchError(f"{address}: not found", hint="check the address")
+    if status in (401, 403):
+        return FetchError(f"{address}: no permission ({status})", hint="log in with hf auth login, or set HF_TOKEN")
+    if status in PASSING:
+        return FetchError(f"{address}: the server is busy or ill ({status})")
+    return FetchError(f"{address}: the server answers {status}")
+
+
+def _not_written(address: Address, error: OSError) -> FetchError:
+    reasons = {
+        errno.ENOSPC: ("the disk is full", "make room, or keep weights elsewhere: --weights-folder, HF_HOME"),
+        errno.EDQUOT: ("the quota is used up", "make room, or keep weights elsewhere: --weights-folder, HF_HOME"),
+        errno.EACCES: ("no permission to write", "keep weights elsewhere: --weights-folder, HF_HOME"),
+        errno.EROFS: ("the folder is read-only", "keep weights elsewhere: --weights-folder, HF_HOME"),
+    }
+    reason, hint = reasons.get(error.errno or 0, (_first_line(error), ""))
+    where = f" ({error.filename})" if error.filename else ""
+    return FetchError(f"{address}: {reason}{where}", hint=hint)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

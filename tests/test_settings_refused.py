@@ -1,0 +1,67 @@
+"""Config files that cannot be meant, and what is said of them."""
+
+import pytest
+
+from tests import test_cli
+from tests.test_cli import Call
+from tests.test_settings import config_file, write_config
+
+kbnet = test_cli.kbnet
+
+BROKEN = [
+    ("dvice = 'cpu'", "unknown key dvice", "did you mean device?"),
+    ("denoise = 'sidd'", "unknown key denoise", "did you mean weights.denoise?"),
+    ("[weights]\ndenoize = 'sidd'", "unknown key weights.denoize", "did you mean weights.denoise?"),
+    ("zzz = 1", "unknown key zzz", "expected one of device, precision"),
+    ("[hub]\nrepo = 'a/b'", "unknown key hub", ""),
+    ("device = 1", "device is a number, expected text", "quotes"),
+    ("device = true", "device is a truth value, expected text", ""),
+    ("precision = ['bf16']", "precision is a list, expected text", ""),
+    ("name = 2026-11-22", "name is a date, expected text", ""),
+    ("[device]\nname = 'cpu'", "device is a table, expected text", ""),
+    ("weights = 'sidd'", "weights is text, expected a table", "[weights]"),
+    ("[weights]\ndenoise = 5", "weights.denoise is a number, expected text", ""),
+    ("[weights]\ndenoise = ' '", "weights.denoise: ' ' names no weights", ""),
+    ('[weights]\ndenoise = "a\\u0000"', "weights.denoise: 'a\\x00' names no weights", ""),
+    ("\n\ndevice = cpu", "no TOML", "device = "),
+    ("\n\ndevice = cpu", "line 3", ""),
+    ("device = 'cpu'\ndevice = 'cuda'\n", "line 2", ""),
+    ("device = 'gpu'", "device: no device 'gpu'", ""),
+    ("device = 'cuda:'", "device: no device 'cuda:'", ""),
+    ("device = 'CPU'", "device: no device 'CPU'", ""),
+    ("device = ''", "device: no device ''", ""),
+    ("precision = 'fp16'", "precision: fp16 is refused: KBNet's activations leave its range", "bf16"),
+    ("precision = 'fp61'", "precision: no precision 'fp61': expected one of auto, fp32, bf16", ""),
+    ("name = 'photo.{ext}'", "name: 'photo.{ext}' has no {stem}", ""),
+    ("name = ''", "name: '' has no {stem}", ""),
+    ("name = '{stem}_{date}.{ext}'", "name: '{stem}_{date}.{ext}' has {date}, expected only {stem}, {done}, {ext}", ""),
+    ("name = 'out/{stem}.{ext}'", "has a path separator", "-o"),
+    ("name = 'out\\{stem}.{ext}'", "has a path separator", ""),
+    ("hub_repo = 'name'", "hub_repo: 'name' is no repository of the Hub", "OWNER/NAME"),
+    ("hub_repo = 'https://huggingface.co/a/b'", "is no repository of the Hub", ""),
+    ("weights_folder = ''", "weights_folder: '' is no folder", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "message", "hint"), BROKEN)
+def test_a_config_file_that_cannot_be_meant_is_refused(text: str, message: str, hint: str, kbnet: Call) -> None:
+    path = write_config(text)
+    for words in (["denoise", "a.png"], ["bench"], ["denoise", "a.png", "--device", "cpu"]):
+        shown = kbnet(*words)
+        assert (shown.code, shown.stdout) == (2, "")
+        first, second = shown.stderr.splitlines()
+        assert first.startswith(f"error: {path}: ")
+        assert message in first
+        assert second.startswith("hint: ")
+        assert hint in second
+
+
+def test_a_config_file_that_cannot_be_read_is_refused(kbnet: Call) -> None:
+    path = config_file()
+    path.write_bytes(b'device = "\xff"')
+    assert f"{path}: is not UTF-8 text" in kbnet("bench").stderr
+    path.unlink()
+    path.mkdir()
+    shown = kbnet("bench")
+    assert shown.code == 2
+    assert f"{path}: the config file cannot be read: " in shown.stderr
