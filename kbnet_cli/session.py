@@ -103,7 +103,8 @@ def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
     """Load the weights, settle device, precision and tile, and tell what was chosen."""
     choice = choose(wishes.device, wishes.precision)
     with console.fetching(quiet=voice.quiet) as announce:
-        path = Library(wishes.places, announce).obtain(wishes.weights, wishes.task)
+        tell = None if voice.quiet else console.note
+        path = Library(wishes.places, announce, tell).obtain(wishes.weights, wishes.task)
     loaded = checkpoint.load(path)
     facts = loaded.facts
     _check_sigma(wishes.sigma, facts, loaded.name)

@@ -582,6 +582,15 @@ def test_imported_weights_have_a_name_of_their_own(library: Library, tmp_path: P
         library.obtain("my-camera", "denoise")
 
 
+def test_an_import_replaces_nothing(library: Library, tmp_path: Path, pth: bytes) -> None:
+    path = library.import_file(tmp_path / "own.pth", "mine")
+    assert library.import_file(tmp_path / "own.pth", "mine") == path, "the same again is no change"
+    torch.save(random_network(seed=1).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="mine: is here already"):
+        library.import_file(tmp_path / "other.pth", "mine")
+    assert same_tensors(path)
+
+
 def test_an_import_under_a_name_of_the_catalogue_says_what_it_is_for(
     library: Library, tmp_path: Path, pth: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from kbnet_cli.hub.library import Library
 from kbnet_cli.settings import Places
-library = Library(Places(weights_folder=Path(sys.argv[1])))
+library = Library(Places(weights_folder=Path(sys.argv[1])), tell=lambda text: print("waits:", text, flush=True))
 print("ready", flush=True)
 print(library.obtain(sys.argv[2], "denoise"), flush=True)
 """
@@ -52,10 +52,12 @@ class Machine:
         self.folder = home / "weights"
         self.variables = os.environ | environment(hub, home / "huggingface")
         self.variables |= {"KBNET_WEIGHTS_FOLDER": str(self.folder), "OMP_NUM_THREADS": "1"}
+        self.variables["HF_HUB_DOWNLOAD_TIMEOUT"] = "120"  # the tests decide when a server goes on
 
-    def start(self, address: str) -> subprocess.Popen[str]:
+    def start(self, address: str, says: int) -> subprocess.Popen[bytes]:
+        """Start a process that obtains weights, and writes to this end of a pipe how far it is."""
         words = [sys.executable, "-c", OBTAIN, str(self.folder), address]
-        return subprocess.Popen(words, env=self.variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(words, env=self.variables, stdout=says)
 
     def kbnet(self, *words: str, before: Sequence[str] = (), **more: object) -> subprocess.CompletedProcess[str]:
         command = [*before, sys.executable, "-m", "kbnet_cli", *words]
@@ -67,11 +69,6 @@ def machine(hub: HubServer, tmp_path: Path) -> Machine:
     return Machine(hub, tmp_path)
 
 
-def ready(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-
-
 @pytest.mark.parametrize("from_hub", [False, True])
 def test_two_processes_at_once_make_one_download_and_no_broken_file(
     from_hub: bool, hub: HubServer, machine: Machine
@@ -79,16 +76,19 @@ def test_two_processes_at_once_make_one_download_and_no_broken_file(
     address = ADDRESS if from_hub else hub.serve("/a.pth", weights(), etag="one")
     tap = Tap(50_000)
     hub.fault(Slow(tap), path="/cdn/|/a.pth", times=None)
-    processes = [machine.start(address) for _ in range(3)]
-    for process in processes:
-        ready(process)
-    tap.wait_for(1)  # one of them is in the middle of the file
-    tap.open()
-    told = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], told
-    (path,) = {out for out, _ in told}
+    heard, says = os.pipe()
+    processes = [machine.start(address, says) for _ in range(3)]
+    os.close(says)
+    with os.fdopen(heard) as lines:
+        # One is in the middle of the file, the others are at its lock.
+        told = sorted(lines.readline().strip() for _ in range(5))
+        assert told == ["ready"] * 3 + [f"waits: {address}: another kbnet is at work on it; waiting"] * 2
+        tap.wait_for(1, timeout_seconds=60)
+        tap.open()
+        (path,) = {line.strip() for line in lines}
+    assert [process.wait() for process in processes] == [0, 0, 0]
     assert len(hub.asked("GET", "/cdn/|/a.pth")) == 1
-    checkpoint.load(Path(path.strip()))
+    checkpoint.load(Path(path))
 
 
 @pytest.mark.parametrize("from_hub", [False, True])
@@ -96,11 +96,10 @@ def test_a_process_that_is_killed_leaves_nothing_in_the_way(from_hub: bool, hub:
     address = ADDRESS if from_hub else hub.serve("/a.pth", weights(), etag="one")
     tap = Tap(50_000)
     hub.fault(Slow(tap), path="/cdn/|/a.pth")
-    process = machine.start(address)
-    ready(process)
-    tap.wait_for(1)
+    process = machine.start(address, subprocess.DEVNULL)
+    tap.wait_for(1, timeout_seconds=60)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     tap.open()
     assert machine.kbnet("weights", "path", address).returncode == 2, "a part is not the file"
     done = machine.kbnet("weights", "pull", "-q", address)

@@ -4,6 +4,7 @@ Whatever is slow to import is imported inside the command that needs it, so that
 """
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -71,6 +72,8 @@ def main() -> None:
 
     # imagecodecs logs a warning for every interlaced PNG; what a user should know comes as a note of the photo.
     logging.getLogger("imagecodecs").setLevel(logging.ERROR)
+    # What huggingface_hub warns of while it tries again, we tell when it is of no avail.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()

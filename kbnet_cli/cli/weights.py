@@ -73,7 +73,7 @@ def pull(
         raise typer.BadParameter("give names, or --all")
     failed: KBNetError | None = None
     with console.fetching(quiet=quiet) as announce:
-        library = Library(settled(context).places, announce)
+        library = Library(settled(context).places, announce, None if quiet else console.note)
         wanted = names or [each.name for each in library.listing() if each.state in ("to fetch", "here", "damaged")]
         for name in wanted:
             try:
@@ -140,7 +140,7 @@ def import_file(
     from kbnet_cli import console
     from kbnet_cli.hub.library import Library
 
-    kept = Library(settled(context).places).import_file(file, name)
+    kept = Library(settled(context).places, tell=console.note).import_file(file, name)
     console.note(f"{name}: {kept}")
 
 
@@ -234,7 +234,7 @@ def remove(
     from kbnet_cli import console
     from kbnet_cli.hub.library import Library
 
-    library = Library(settled(context).places)
+    library = Library(settled(context).places, tell=console.note)
     for name in names:
         library.remove(name)
         console.note(f"{name}: removed")

@@ -17,6 +17,8 @@ from kbnet_cli.hub.shelf import Item, Shelf, sha256
 from kbnet_cli.hub.transfer import Announce
 from kbnet_cli.settings import Places
 
+Tell = Callable[[str], None]
+"""Told what a user should know, a line at a time."""
 LARGEST_UNKNOWN_BYTES = 2_000_000_000
 """Files that no entry tells of may be this large: over three times the largest published network."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -41,10 +43,11 @@ class Wanted:
 class Library:
     """Names and addresses to files on this machine."""
 
-    def __init__(self, places: Places, announce: Announce | None = None) -> None:
+    def __init__(self, places: Places, announce: Announce | None = None, tell: Tell | None = None) -> None:
         self.places = places
         self.shelf = Shelf(places.weights_folder.expanduser().absolute())
         self.announce = announce or (lambda _name: None)
+        self.tell = tell or (lambda _text: None)
 
     def obtain(self, given: str | None, task: Task) -> Path:
         """Return the file of a name, an address or a path, or of the task's default; fetch it if it is not here.
@@ -91,7 +94,7 @@ class Library:
             return self._local(given)
         if wanted.entry is not None and wanted.entry.path is not None:
             return wanted.entry.path
-        with self.shelf.lock(wanted.key):
+        with self._locked(given, wanted.key):
             item = self.shelf.find(wanted.key) or self._dropped(wanted)
             if item is not None and not (newest and (accept_change or _may_have_changed(item))):
                 return item.path
@@ -119,8 +122,16 @@ class Library:
             raise UsageError(
                 f"{name}: not a name for weights", hint="small letters, digits, and . _ - between them, 100 at most"
             )
-        with self.shelf.lock(name):
-            return self._kept(Wanted(name, name, entry, ()), file, origin=str(file.absolute())).path
+        with self._locked(name, name):
+            item = self.shelf.find(name)
+            if item is None:
+                return self._kept(Wanted(name, name, entry, ()), file, origin=str(file.absolute())).path
+            if item.record.origin_sha256 == sha256(file):
+                return item.path
+            raise WeightsError(
+                f"{name}: is here already, from {item.record.origin}",
+                hint=f"kbnet weights remove {name}, or another name",
+            )
 
     def remove(self, given: str) -> None:
         """Delete weights from this machine. What an address gave is remembered all the same.
@@ -134,7 +145,7 @@ class Library:
         key = self._key(given)
         there = False
         if key is not None:
-            with self.shelf.lock(key):
+            with self._locked(given, key):
                 item = next((item for item in self.shelf.items() if item.key == key), None)
                 if item is not None and item.is_elsewhere:
                     transfer.forget_cached(item.path)
@@ -170,6 +181,11 @@ class Library:
             except WeightsError as problem:
                 error = problem
             yield Verdict(item.key, item.path, error)
+
+    @contextmanager
+    def _locked(self, given: str, key: str) -> Iterator[None]:
+        with self.shelf.lock(key, waiting=lambda: self.tell(f"{given}: another kbnet is at work on it; waiting")):
+            yield
 
     def _here(self, given: str) -> Path | None:
         """Return the file of what is given if it is on this machine; None if it could be fetched.

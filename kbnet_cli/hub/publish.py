@@ -3,11 +3,11 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tenacity
 
@@ -19,6 +19,7 @@ from kbnet_cli.hub.client import use_careful_client
 from kbnet_cli.hub.edition import Ready
 from kbnet_cli.hub.problems import PASSING, explained
 
+Result = TypeVar("Result")
 ATTEMPTS = 4
 MOVED = (409, 412)
 """What the Hub answers where somebody else has made a commit meanwhile."""
@@ -97,7 +98,7 @@ def check_login(repository: str) -> None:
     use_careful_client()
     with _told(repository):
         account: dict[str, Any] = _tried(lambda: HfApi().whoami())
-    token = account.get("auth", {}).get("accessToken", {})
+    token = account.get("auth", {}).get("accessToken") or {}
     if token.get("role") == "read":
         raise WeightsError("the Hub's token may only read", hint=LOG_IN)
 
@@ -172,7 +173,7 @@ def _commit(destination: Destination, files: Sequence[Ready]) -> str:
     repository = destination.repository
     now = _agreed(_look(repository), private=destination.private)
     if now is None:
-        raise WeightsError(f"{repository}: is gone", hint=AGAIN)
+        raise WeightsError(f"{repository}: cannot be seen with this token, though it is there", hint=LOG_IN)
     sections = _merged(now, [ready.section for ready in files])
     text = card.card(repository, sections)
     _validate(text)
@@ -236,7 +237,7 @@ def _validate(text: str) -> None:
         ) from error
 
 
-def _tried(act: Any) -> Any:
+def _tried(act: Callable[[], Result]) -> Result:
     """Do what may be done twice, again where what hinders it may pass."""
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_may_pass),

@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -62,13 +62,17 @@ class Shelf:
         self.ledger = Ledger(folder / "weights.lock")
 
     @contextlib.contextmanager
-    def lock(self, key: str = "") -> Iterator[None]:
-        """Let one process at a time work on what has this key; the others wait. Without a key: on the ledger."""
+    def lock(self, key: str = "", *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Let one process at a time work on what has this key (without one: on the ledger); others wait and say so."""
         folder = self.folder / ".locks"
         with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(folder / f"{key or 'ledger'}.lock")
-            lock.acquire()
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                waiting()
+                lock.acquire()
         try:
             yield
         finally:
