@@ -28,9 +28,9 @@ docs-check:
 docs:
     python -m cogapp -r README.md
 
-# The tests; `just test -m "not slow"` for the quick ones
+# The tests, a process a core with one thread each: more would wait for each other; `just test -m "not slow"` for the quick ones
 test *words:
-    python -m pytest {{ words }}
+    OMP_NUM_THREADS=1 python -m pytest -n auto --dist worksteal {{ words }}
 
 # The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer: a minute, needs gcc with its libasan
 sanitize *words:
