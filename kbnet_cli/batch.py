@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -212,20 +212,21 @@ def process(found: Sequence[Job], order: Order, restore: Restore) -> Iterator[Ou
     `restore` turns a photo into a restored one. What it raises, and whatever goes wrong with one file, fails that photo
     only; an error of weights or device, which would fail every photo alike, is let through.
     """
-    taken = {job.source.resolve(): "is one of the inputs" for job in found if job.source != STANDARD}
-    return _each(found, partial(_process, order=order, restore=restore, taken=taken))
+    return _each(found, partial(_process, order=order, restore=restore))
 
 
-def inspect(found: Iterable[Job], order: Order) -> Iterator[Outcome]:
+def inspect(found: Sequence[Job], order: Order) -> Iterator[Outcome]:
     """Read photos as `process` would, and give each back as it is, with where it would go. Nothing is written."""
     return _each(found, partial(_inspect, order=order))
 
 
-def _each(found: Iterable[Job], work: Callable[[Job], Outcome]) -> Iterator[Outcome]:
+def _each(found: Sequence[Job], work: Callable[[Job, dict[Path, str]], Outcome]) -> Iterator[Outcome]:
+    # What may be no output any more, and why. `jobs` has asked, but where the extension is left open not for all names.
+    taken = {job.source.resolve(): "is one of the inputs" for job in found if job.source != STANDARD}
     for job in found:
         started = time.perf_counter()
         try:
-            outcome = work(job)
+            outcome = work(job, taken)
         except PhotoError as error:
             outcome = Outcome(job, "failed", error=_named(error, job), unexpected=error.__cause__)
         except KBNetError:
@@ -235,6 +236,8 @@ def _each(found: Iterable[Job], work: Callable[[Job], Outcome]) -> Iterator[Outc
             kind = "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
             failure = PhotoError(f"{job.source}: unexpected {kind}", hint="run again with -v and report it")
             outcome = Outcome(job, "failed", error=failure, unexpected=error)
+        if outcome.status != "failed" and outcome.job.target != STANDARD:
+            taken[outcome.job.target.resolve()] = f"is that of {job.source} too"
         yield replace(outcome, seconds=time.perf_counter() - started)
 
 
@@ -246,36 +249,30 @@ def _named(error: PhotoError, job: Job) -> PhotoError:
     return type(error)(f"{source}: {error.message}", hint=error.hint)
 
 
-def _process(job: Job, order: Order, restore: Restore, taken: dict[Path, str]) -> Outcome:
-    job, photo, format_name = _open(job, order)
+def _process(job: Job, taken: dict[Path, str], order: Order, restore: Restore) -> Outcome:
+    job, photo, format_name = _open(job, taken, order)
     if photo is None:
         return Outcome(job, "skipped")
-    if job.target != STANDARD:
-        # Asked again: where the extension was left open, the output's name is known only now.
-        target = job.target.resolve()
-        if target in taken:
-            raise OutputError(f"{job.source}: the output {job.target} {taken[target]}", hint="add another -o or --name")
-        taken[target] = f"was just made of {job.source}"
     restored = restore(job, photo)
     encoded = codec.encode(restored, format_name, depth=order.depth, quality=order.quality)
     write(job.target, encoded.data, overwrite=order.existing == "overwrite")
     return Outcome(job, "done", restored, (*photo.notes, *encoded.notes))
 
 
-def _inspect(job: Job, order: Order) -> Outcome:
-    job, photo, _ = _open(job, order)
+def _inspect(job: Job, taken: dict[Path, str], order: Order) -> Outcome:
+    job, photo, _ = _open(job, taken, order)
     return Outcome(job, "skipped" if photo is None else "done", photo)
 
 
-def _open(job: Job, order: Order) -> tuple[Job, Photo | None, str]:
+def _open(job: Job, taken: dict[Path, str], order: Order) -> tuple[Job, Photo | None, str]:
     """Read a photo whose output is not there yet, with its settled job and format; None if it is to be skipped."""
     # Whether the output is there is asked before anything is read where its name is known, and before anything is
     # decoded otherwise: thousands of photos that are done already are passed over quickly.
-    if not job.natural and _is_there(job, order):
+    if not job.natural and _is_there(job, taken, order):
         return job, None, ""
     data = read(job.source)
     job, format_name = settle(job, order, codec.natural_output(codec.kind_of(data)))
-    if _is_there(job, order):
+    if _is_there(job, taken, order):
         return job, None, format_name
     return job, codec.decode(data, max_megapixels=order.max_megapixels), format_name
 
@@ -300,8 +297,10 @@ def settle(job: Job, order: Order, natural: str) -> tuple[Job, str]:
     return Job(job.source, target, natural=False), natural
 
 
-def _is_there(job: Job, order: Order) -> bool:
+def _is_there(job: Job, taken: dict[Path, str], order: Order) -> bool:
     """Tell whether a photo is to be skipped because its output exists; raise if that is an error."""
+    if job.target != STANDARD and (why := taken.get(job.target.resolve())):
+        raise OutputError(f"{job.source}: the output {job.target} {why}", hint="add another -o or --name")
     if job.target == STANDARD or order.existing == "overwrite" or not os.path.lexists(job.target):
         return False
     if order.existing == "skip":

@@ -1,5 +1,6 @@
 """The table of known weights, typed, and what weights say of themselves."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from kbnet_cli.errors import WeightsError
 Task = Literal["denoise", "derain", "deblur"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Architecture = Literal["KBNet-S", "KBNet-L"]
+LARGEST_TILE = 4096
+"""What weights may name for their tile: ten times what any were trained on, and what still fits a large memory."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +253,9 @@ def facts_from_metadata(metadata: Mapping[str, str], name: str) -> Facts:
         tile = int(own.get("tile", facts.tile))
         limit = _pair(own["limit"]) if "limit" in own else facts.limit
         sigma = _pair(own["sigma"]) if "sigma" in own else None
-        if not 8 <= tile <= 1 << 16 or not limit[0] < limit[1]:
-            raise ValueError(tile, limit)
+        numbers = (*limit, *(sigma or ()))
+        if not 8 <= tile <= LARGEST_TILE or not limit[0] < limit[1] or not all(map(math.isfinite, numbers)):
+            raise ValueError(tile, *numbers)
     except ValueError as error:
         raise WeightsError(
             f"{name}: the metadata make no sense: {', '.join(map(repr, error.args))}",

@@ -50,31 +50,39 @@ class Outline:
     facts: Facts
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, *, name: str | None = None) -> Checkpoint:
     """Load a KBNet-S or KBNet-L from a .safetensors or a .pth file, as float32 on the CPU.
 
     It takes the memory of the weights once, and keeps nothing of the file open.
 
+    Args:
+        path: the file.
+        name: what errors call it, if not by its own name: where it came from, say.
+
     Raises:
         WeightsError: the file is missing, broken, holds code or numbers that are not finite, or is no KBNet.
     """
-    with opened(path) as file:
+    with opened(path, name) as file:
         network = _network_for(file)
-        facts = facts_from_metadata(file.metadata, path.name)
+        facts = facts_from_metadata(file.metadata, file.name)
         state = {key: _finite(file, key, torch.float32) for key in file.tensors}
     network.load_state_dict(state, strict=True, assign=True)
     return Checkpoint(network.eval().requires_grad_(False), facts, path.stem)
 
 
-def outline(path: Path) -> Outline:
+def outline(path: Path, *, name: str | None = None) -> Outline:
     """Tell what a file holds, as strictly checked as when it is loaded, but without reading the values.
+
+    Args:
+        path: the file.
+        name: as for `load`.
 
     Raises:
         WeightsError: the file is missing, broken, holds more than tensors, or is no KBNet.
     """
-    with opened(path) as file:
+    with opened(path, name) as file:
         sizes = _network_for(file).sizes
-        facts = facts_from_metadata(file.metadata, path.name)
+        facts = facts_from_metadata(file.metadata, file.name)
     dtypes = {stored.dtype for stored in file.tensors.values()}
     return Outline(
         architecture=_architecture(sizes),
@@ -86,7 +94,12 @@ def outline(path: Path) -> Outline:
 
 
 def convert(
-    source: Path, target: Path, *, facts: Facts | None = None, dtype: Literal["fp32", "bf16"] | None = None
+    source: Path,
+    target: Path,
+    *,
+    facts: Facts | None = None,
+    dtype: Literal["fp32", "bf16"] | None = None,
+    name: str | None = None,
 ) -> None:
     """Write the weights of any file that `load` takes as .safetensors, under the published names.
 
@@ -98,15 +111,16 @@ def convert(
         target: where to write: a name of the caller's own, to be renamed when this returns; it is on the disk then.
         facts: what the weights say of themselves, where the source says nothing under `kbnet.`.
         dtype: the type to write; None keeps each tensor's own, but writes float64 as float32.
+        name: as for `load`.
 
     Raises:
         WeightsError: as `load`.
         OSError: the target cannot be written.
     """
-    with opened(source) as file:
+    with opened(source, name) as file:
         _network_for(file)
         metadata = dict(file.metadata)
-        if not facts_from_metadata(metadata, source.name).told and facts is not None:
+        if not facts_from_metadata(metadata, file.name).told and facts is not None:
             metadata |= facts_to_metadata(facts)
         tensors = {key: _as_written(stored, dtype) for key, stored in file.tensors.items()}
         if target.exists() and target.samefile(source):

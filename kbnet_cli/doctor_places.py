@@ -42,11 +42,20 @@ def settings(survey: Survey) -> Look:
 def weights_folder(places: Places) -> Look:
     """Tell what lies in the folder of weights, and whether more can be put there."""
     folder = places.weights_folder
-    if not folder.is_dir():
-        above = next(path for path in folder.absolute().parents if path.exists())
-        if above.is_dir() and os.access(above, os.W_OK):
-            return Look(f"{folder}: not there yet")
-        return Look(f"{folder}: not there, and cannot be made in {above}", "note", "choose another: --weights-folder")
+    try:
+        return _counted(folder) if folder.is_dir() else _missing(folder)
+    except OSError as error:
+        return Look(f"{folder}: cannot be looked into: {error.strerror}", "note", "choose another: --weights-folder")
+
+
+def _missing(folder: Path) -> Look:
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if above.is_dir() and os.access(above, os.W_OK):
+        return Look(f"{folder}: not there yet")
+    return Look(f"{folder}: not there, and cannot be made in {above}", "note", "choose another: --weights-folder")
+
+
+def _counted(folder: Path) -> Look:
     files = [path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts]
     says = f"{folder}: {_count(len(files), 'file')}, {_megabytes(sum(path.stat().st_size for path in files))}"
     try:
@@ -65,10 +74,14 @@ def hub_cache(places: Places) -> Look:
     from kbnet_cli.hub.shelf import Shelf
 
     folder = Path(constants.HF_HUB_CACHE)
-    if not folder.is_dir():
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        return Look(f"{folder}: cannot be looked into: {error.strerror}", "note", "set HF_HOME to another folder")
+    if not there:
         return Look(f"{folder}: not there yet")
     found = scan_cache_dir(folder)
-    kept = {item.path.resolve() for item in Shelf(places.weights_folder).items() if item.is_elsewhere}
+    kept = {item.path.resolve() for item in Shelf(places.weights_folder).items()}
     own = {
         file.blob_path.resolve(): file.size_on_disk
         for repo in found.repos

@@ -57,7 +57,7 @@ class FetchError(WeightsError):
     """Say that weights cannot be had from an address now: not there, no connection, no permission, no space."""
 
     code = "fetch"
-    usual_hint = "try again later; what was fetched is kept and gone on with"
+    usual_hint = "try again later"
 
 
 class DeviceError(KBNetError):

@@ -7,6 +7,7 @@ command line's own mechanism: an option, else the variable, else the config file
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,8 +25,12 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def default_weights_folder() -> Path:
-    """Return where weights are kept unless told otherwise: in the platform's folder for caches."""
-    return platformdirs.user_cache_path("kbnet", appauthor=False) / "weights"
+    """Return where weights are kept unless told otherwise: in the platform's folder for data.
+
+    Not in the one for caches, which may be emptied: imported weights have no source to come from again, and beside them
+    lie the hashes that were seen first.
+    """
+    return platformdirs.user_data_path("kbnet", appauthor=False) / "weights"
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,18 @@ def _check_weights(given: str) -> None:
 def _check_folder(given: str) -> None:
     if not given.strip() or "\0" in given:
         raise UsageError(f"{given!r} is no folder", hint="give a path")
-    if home(given).exists() and not home(given).is_dir():
+    try:
+        folder = stat.S_ISDIR(Path(given).expanduser().stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):  # it can be made, or it is told why not when something is kept
+        return
+    except RuntimeError as error:
+        raise UsageError(f"{given}: nobody here has that home folder", hint="give the whole path") from error
+    except OSError as error:
+        shown = given if len(given) <= 200 else f"{given[:100]}…"
+        raise UsageError(
+            f"{shown}: cannot be looked into: {error.strerror}", hint="choose another folder, or check its permissions"
+        ) from error
+    if not folder:
         raise UsageError(f"{given}: is a file, expected a folder", hint="give the folder that weights are kept in")
 
 
@@ -180,10 +196,7 @@ def read_config(place: Config) -> Config:
         raise SettingsError(f"{path}: is not UTF-8 text", hint="save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: no TOML: {error}", hint='expected lines such as device = "cpu"') from error
-    values = dict(_values(content, path))
-    if "weights_folder" in values:
-        values["weights_folder"] = str(path.absolute().parent / home(values["weights_folder"]))
-    return Config(path, place.named, there=True, values=values)
+    return Config(path, place.named, there=True, values=dict(_values(content, path)))
 
 
 def _values(content: Mapping[str, object], path: Path, table: str = "") -> Iterator[tuple[str, str]]:
@@ -205,6 +218,8 @@ def _values(content: Mapping[str, object], path: Path, table: str = "") -> Itera
                 f"{path}: {name} is {_kind(value)}, expected text", hint=f'put it in quotes: {word} = "…"'
             )
         else:
+            if name == "weights_folder" and value.strip() and not value.startswith("~"):
+                value = str(path.absolute().parent / value)  # relative to this file, wherever the program is called
             yield name, BY_NAME[name].checked(value, f"{path}: {name}")
 
 

@@ -80,7 +80,7 @@ class TensorFile:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[TensorFile]:
+def opened(path: Path, name: str | None = None) -> Iterator[TensorFile]:
     """Open a .safetensors or .pth file, told by its content, and find out what is in it without reading any values.
 
     Raises:
@@ -93,18 +93,19 @@ def opened(path: Path) -> Iterator[TensorFile]:
         file = path.open("rb")
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from error
+    name = name or path.name
     with file:
         size = os.fstat(file.fileno()).st_size
-        with _told(path.name):
+        with _told(name):
             contents = _contents(file, size)
         prefix = "module." if all(key.startswith("module.") for key in contents.tensors) else ""
         tensors = {key.removeprefix(prefix): stored for key, stored in contents.tensors.items()}
 
         def read(key: str) -> Tensor:
-            with _told(path.name):
+            with _told(name):
                 return contents.read(prefix + key)
 
-        yield TensorFile(path.name, size, tensors, contents.metadata, read)
+        yield TensorFile(name, size, tensors, contents.metadata, read)
 
 
 @contextmanager

@@ -3,13 +3,17 @@
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from kbnet_cli.settings import default_weights_folder
+from kbnet_cli.hub.library import Library
+from kbnet_cli.settings import Places, default_weights_folder
+from tests.hub_client import in_this_process
+from tests.hub_server import HubServer
 from tests.networks import identity_network, random_network, save
 
 TESTDATA = Path(__file__).parent.parent.parent / "shared" / "testdata"
@@ -33,7 +37,7 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     """Give each test, and the processes it starts, empty folders for the config file, weights and the Hub's cache."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     monkeypatch.setenv("WIN_PD_OVERRIDE_LOCAL_APPDATA", str(home))
     monkeypatch.setenv("HF_HOME", str(home / "hub"))
     constants = sys.modules.get("huggingface_hub.constants")
@@ -87,3 +91,38 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a small network that changes every pixel."""
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     return save(random_network(), path, task="denoise", tile="64", limit="-0.5,1.5", card="none")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub that this process's client speaks to, without naps between tries."""
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    with HubServer() as server, in_this_process(server, tmp_path / "huggingface"):
+        yield server
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The same over https, and for files of the web as well."""
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+    with HubServer(tls=True) as server, in_this_process(server, tmp_path / "huggingface"):
+        yield server
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    """Weights kept in a folder of the test's own."""
+    return Library(Places(weights_folder=tmp_path / "kept"))
+
+
+@pytest.fixture
+def safetensors(tmp_path: Path) -> bytes:
+    """A small network as kbnet writes it."""
+    return save(random_network(), tmp_path / "own.safetensors", task="denoise", tile="64").read_bytes()
+
+
+@pytest.fixture
+def pth(tmp_path: Path) -> bytes:
+    """The same network as the authors' derain and defocus files."""
+    torch.save({"params": random_network().state_dict()}, tmp_path / "own.pth")
+    return (tmp_path / "own.pth").read_bytes()

@@ -209,14 +209,45 @@ def test_an_input_is_not_overwritten_by_an_output_whose_extension_was_left_open(
     assert (tmp_path / "a_denoised.png").read_bytes() == before
 
 
-def test_an_output_is_not_overwritten_by_another_of_the_same_run(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.jpg")
-    write_picture(tmp_path / "a.png")
-    wanted = order(tmp_path / "a.jpg", tmp_path / "a.png", output=f"{tmp_path}/o/", existing="overwrite")
-    outcomes = run(wanted)
-    assert [outcome.status for outcome in outcomes] == ["done", "failed"]
-    assert outcomes[1].error is not None
-    assert f"was just made of {tmp_path / 'a.jpg'}" in outcomes[1].error.message
+@pytest.fixture
+def one_name(tmp_path: Path) -> tuple[Path, Path]:
+    """Two PNGs whose names say otherwise: both would become a.png, which is known only once they are read."""
+    both = tmp_path / "a.jpg", tmp_path / "a.bmp"
+    for path in both:
+        write_picture(path)
+    return both
+
+
+@pytest.mark.parametrize("existing", ["error", "skip", "overwrite"])
+def test_an_output_is_not_taken_for_that_of_another_photo(
+    existing: str, one_name: tuple[Path, Path], tmp_path: Path
+) -> None:
+    wanted = order(*one_name, output=f"{tmp_path}/o/", existing=existing)
+    inspected = list(batch.inspect(jobs(wanted), wanted))
+    assert not (tmp_path / "o").exists()
+    for outcomes in (inspected, run(wanted)):
+        assert [outcome.status for outcome in outcomes] == ["done", "failed"]
+        assert outcomes[1].error is not None
+        assert outcomes[1].error.message == f"{one_name[1]}: the output {tmp_path}/o/a.png is that of {one_name[0]} too"
+
+
+def test_a_photo_is_not_passed_over_for_the_output_of_another(one_name: tuple[Path, Path], tmp_path: Path) -> None:
+    wanted = order(*one_name, output=f"{tmp_path}/o/", existing="skip")
+    for first in ("done", "skipped"):
+        assert [outcome.status for outcome in run(wanted)] == [first, "failed"]
+
+
+def test_a_photo_that_fails_takes_no_output(one_name: tuple[Path, Path], tmp_path: Path) -> None:
+    wanted = order(*one_name, output=f"{tmp_path}/o/")
+
+    def first_fails(job: Job, photo: Photo) -> Photo:
+        if job.source == one_name[0]:
+            raise OutputError("no room")
+        return photo
+
+    outcomes = list(batch.process(jobs(wanted), wanted, first_fails))
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert (tmp_path / "o/a.png").is_file()
 
 
 def test_standard_streams(tmp_path: Path) -> None:

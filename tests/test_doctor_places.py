@@ -118,6 +118,31 @@ def test_the_weights_folder_is_counted(tmp_path: Path) -> None:
     assert "--weights-folder" in found.hint
 
 
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/weights", "x" * 5000], ids=["home", "long"])
+def test_a_weights_folder_that_cannot_be_looked_for_is_a_problem_of_the_settings(
+    folder: str, kbnet: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KBNET_WEIGHTS_FOLDER", folder)
+    found = findings(kbnet)
+    assert {name for name, finding in found.items() if finding["state"] == "problem"} == {"settings"}
+    assert found["settings"]["says"].startswith("KBNET_WEIGHTS_FOLDER: ")
+
+
+@pytest.mark.usefixtures("offline")
+def test_folders_of_the_system_that_cannot_be_looked_into_are_notes(
+    kbnet: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = "/" + "x" * 5000
+    monkeypatch.setattr("platformdirs.user_data_path", lambda *_, **__: Path(far))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", far)
+    found = findings(kbnet)
+    for name, hint in (("weights folder", "--weights-folder"), ("Hugging Face cache", "HF_HOME")):
+        assert found[name]["state"] == "note"
+        assert "cannot be looked into: " in found[name]["says"]
+        assert hint in found[name]["hint"]
+
+
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root writes everywhere")
 def test_a_read_only_weights_folder_is_a_note(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
@@ -143,7 +168,8 @@ def test_the_hubs_cache_is_counted_and_what_of_it_is_kbnets(tmp_path: Path) -> N
             server.add(repository, file, file.encode() * (size // len(file)))
             found = hf_hub_download(repository, file)
             if file == "b.safetensors":
-                Shelf(places.weights_folder).put("b", Path(found), origin="hf:you/yours/b", origin_sha256="0")
+                shelf = Shelf(places.weights_folder)
+                shelf.put("b", Path(found), origin="hf:you/yours/b", origin_sha256="0", fetched=True)
         assert hub_cache(places).says == f"{cache}: 4.0 MB, of it kbnet's weights 3.0 MB"
         assert hub_cache(Places(None, tmp_path / "none")).says.endswith("kbnet's weights 0.0 MB")
 

@@ -43,11 +43,25 @@ def test_names_and_paths_are_no_addresses(text: str) -> None:
         "hf:owner/name/./a.pth",
         "hf:owner/name/a\\b.pth",
         "hf:owner/name/a.pth@",
+        "hf:owner/name/a.pth@/etc/passwd",
+        "hf:owner/name/a.pth@a//b",
+        "hf:own--er/name/a.pth",
+        "hf:owner/name.git/a.pth",
+        "hf:owner/name./a.pth",
+        f"hf:{'o' * 97}/name/a.pth",
+        f"hf:owner/name/{'a' * 300}.pth",
+        "hf:owner/name/C:a.pth",
         "hf:owner/name/a.pth@../x",
         "hf:owner/name/a\nb.pth",
         "https://",
         "https://example.org",
         "https://example.org/",
+        "https://example.org/folder/",
+        "https://[::1/a.pth",
+        "https://example.org:port/a.pth",
+        "https://example.org/a b.pth",
+        "https://example.org/a\x07.pth",
+        "https://example.org/" + "a" * 1000,
         "https://me:secret@example.org/a.pth",
         "http://example.org/a.pth",
         "ftp://example.org/a.pth",
@@ -59,8 +73,8 @@ def test_what_cannot_be_meant_or_is_not_safe_is_refused(text: str) -> None:
     assert "secret" not in caught.value.message
 
 
-WORD = st.text(string.ascii_letters + string.digits + "-_.", min_size=1, max_size=20).filter(
-    lambda word: word[0] not in "-." and ".." not in word
+WORD = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,18}[A-Za-z0-9_])?", fullmatch=True).filter(
+    lambda word: "--" not in word and ".." not in word and not word.endswith(".git")
 )
 
 

@@ -20,13 +20,18 @@ from tests.networks import random_network, save
 
 ADDRESS = "hf:owner/name/a.safetensors"
 OBTAIN = """
+import os
 import sys
 from pathlib import Path
 from kbnet_cli.hub.library import Library
 from kbnet_cli.settings import Places
-library = Library(Places(weights_folder=Path(sys.argv[1])), tell=lambda text: print("waits:", text, flush=True))
-print("ready", flush=True)
-print(library.obtain(sys.argv[2], "denoise"), flush=True)
+
+def say(text):
+    os.write(1, f"{text}\\n".encode())  # at once: several processes write into one pipe
+
+library = Library(Places(weights_folder=Path(sys.argv[1])), tell=lambda text: say(f"waits: {text}"))
+say("ready")
+say(library.obtain(sys.argv[2], "denoise"))
 """
 
 

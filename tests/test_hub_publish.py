@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from kbnet_cli import catalogue, checkpoint, cli
-from kbnet_cli.catalogue import Entry, Facts, Figure
+from kbnet_cli.catalogue import Entry, Facts, Figure, Source
 from kbnet_cli.errors import UsageError, WeightsError
 from kbnet_cli.hub import card, publish
 from kbnet_cli.hub.card import Section
@@ -46,6 +47,7 @@ TINY_ENTRY = Entry(
     facts=Facts(task="derain", tile=96, limit=(-0.5, 1.5)),
     licence="MIT (the authors' repository)",
     figures=(Figure("Test1", 30.5),),
+    sources=(Source("hf:authors/place/tiny.pth"),),
 )
 UNTOUCHED = {".gitattributes"}
 """The files of a repository that has only been made."""
@@ -135,6 +137,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Entry:
     return TINY_ENTRY
 
 
+@pytest.fixture
+def fetched(tiny: Entry, hub: HubServer, library: Library, pth: Path) -> Path:
+    """The weights of that entry, from its source."""
+    hub.add("authors/place", "tiny.pth", pth.read_bytes())
+    path = library.pull("tiny")
+    hub.forget()
+    return path
+
+
 def nobody(_text: str) -> None:
     """Be told."""
 
@@ -214,16 +225,29 @@ def test_numbers_in_bfloat16(hub: HubServer, command: Call, library: Library, ow
     assert "| numbers | bfloat16 |" in read_card(hub)
 
 
-def test_weights_of_this_machine_are_published_by_name(
-    hub: HubServer, command: Call, library: Library, tiny: Entry, bare: Path
-) -> None:
-    library.import_file(bare, "tiny")
+def test_weights_of_this_machine_are_published_by_name(hub: HubServer, command: Call, fetched: Path, pth: Path) -> None:
     assert command("tiny", "--dtype", "bf16").code == 0
     told = read_card(hub)
     assert "| licence | mit |" in told
     assert "rain in a test tube." in told
     assert "| Test1 | 30.50 |" in told
     assert "The paper's, for the authors' weights, before the weights were rounded to the numbers of this file." in told
+    assert f"| from | hf:authors/place/tiny.pth, converted from a file with sha256 `{sha256(pth)}`" in told
+
+
+def test_a_file_that_was_imported_under_a_name_is_not_passed_off_as_the_authors(
+    hub: HubServer, command: Call, library: Library, tiny: Entry, bare: Path
+) -> None:
+    library.import_file(bare, "tiny")
+    refused = command("tiny")
+    assert refused.code == 2
+    assert "error: tiny: its licence is not known: it came from no source of the catalogue\n" in refused.stderr
+    assert changes(hub) == []
+    assert command("tiny", "--licence", "cc0-1.0").code == 0
+    told = read_card(hub)
+    assert "| licence | cc0-1.0 |" in told
+    assert "### Figures\n\nNot known." in told
+    assert tiny.summary not in told
     assert f"converted from a file with sha256 `{sha256(bare)}`" in told
     assert str(bare.parent) not in told + files(hub)["weights.json"].decode(), "nothing of this machine"
 
@@ -238,7 +262,8 @@ def test_what_was_fetched_says_where_it_is_from(hub: HubServer, command: Call, l
 
 def test_secrets_in_an_address_are_not_told(command: Call, library: Library, own: Path) -> None:
     library.shelf.folder.mkdir()
-    library.shelf.put("mine", own, origin="https://example.org/a.pth?key=secret#part", origin_sha256="0" * 64)
+    origin = "https://example.org/a.pth?key=secret#part"
+    library.shelf.put("mine", own, origin=origin, origin_sha256="0" * 64, fetched=True)
     done = command("mine", "--licence", "mit", "--dry-run", say=None)
     assert "| from | https://example.org/a.pth, converted from a file with sha256 `0000" in done.stdout
 
@@ -248,6 +273,57 @@ def test_the_same_again_makes_no_commit(hub: HubServer, command: Call, own: Path
     hub.forget()
     assert command(own, "--licence", "mit").stdout == first.stdout
     assert changes(hub) == []
+
+
+def test_large_files_go_the_way_that_the_rules_of_the_client_hold_for(
+    hub: HubServer, command: Call, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet", reason="without it huggingface_hub has no other way")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    done = command(own, "--licence", "mit")
+    assert (done.code, len(hub.asked("PUT", "^/lfs/"))) == (0, 1), done.stderr
+
+
+# The folder in which files are made ready
+
+WAIT = """
+import sys
+from pathlib import Path
+from kbnet_cli.hub.edition import Order, edition
+from kbnet_cli.hub.library import Library
+from kbnet_cli.settings import Places
+library = Library(Places(weights_folder=Path(sys.argv[1])))
+with edition(library, Order((sys.argv[2],), licence="mit"), lambda text: print(text, flush=True)):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_leaves_is_swept_by_the_next_and_nothing_that_is_in_use(
+    library: Library, own: Path
+) -> None:
+    def start() -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", WAIT, str(library.shelf.folder), str(own)]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def folders() -> list[Path]:
+        return sorted(library.shelf.folder.glob(".publish*"))
+
+    with start() as killed:
+        assert killed.stdout is not None
+        assert [killed.stdout.readline() for _ in range(2)] == [f"converting {own}\n", "ready\n"]
+        (in_use,) = folders()
+        with start() as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "another kbnet is publishing; waiting\n"
+            assert folders() == [in_use]
+            killed.kill()
+            killed.wait()
+            assert other.stdout.readline() == f"converting {own}\n"
+            assert in_use not in folders()
+            other.communicate()
+    assert other.returncode == 0
+    assert folders() == []
 
 
 # The card
@@ -384,7 +460,7 @@ def test_a_dry_run_makes_no_connection(
     assert done.code == 0
     assert done.stdout.startswith("---\nlicense: mit\n") or "\nlicense: mit\n" in done.stdout
     assert "nothing is sent" in done.stderr
-    assert list((tmp_path / "kept").iterdir()) == []
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [".locks"]
 
 
 def test_a_table_is_read_as_it_was_written() -> None:
@@ -419,10 +495,7 @@ def test_a_licence_that_the_hub_does_not_know(hub: HubServer, command: Call, own
     assert changes(hub) == [], "not even a repository is made"
 
 
-def test_a_licence_that_is_known_is_not_given_again(
-    command: Call, library: Library, tiny: Entry, bare: Path, hub: HubServer
-) -> None:
-    library.import_file(bare, "tiny")
+def test_a_licence_that_is_known_is_not_given_again(command: Call, fetched: Path, bare: Path, hub: HubServer) -> None:
     assert "the catalogue knows it" in command("tiny", "--licence", "cc0-1.0").stderr
     assert command("tiny", bare, "--licence", "cc0-1.0").code == 0
     assert {"| licence | mit |", "| licence | cc0-1.0 |"} <= set(read_card(hub).splitlines())
@@ -466,7 +539,7 @@ def test_one_bad_file_stops_all(hub: HubServer, command: Call, own: Path, tmp_pa
     assert done.code == 2
     assert "bad.safetensors: not a whole KBNet" in done.stderr
     assert changes(hub) == []
-    assert list(library.shelf.folder.iterdir()) == [], "nothing is left"
+    assert [path.name for path in library.shelf.folder.iterdir()] == [".locks"], "nothing is left"
 
 
 def test_two_files_of_one_name(hub: HubServer, command: Call, own: Path, tmp_path: Path) -> None:

@@ -197,10 +197,14 @@ def test_commands_in_groups_and_other_parameters_of_the_same_name(monkeypatch: p
 
 
 def test_paths_know_the_home_folder_and_the_files_own(
-    settled: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+    settled: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = write_config('weights_folder = "below"\n')
     assert settled("denoise").places == Places(None, path.parent / "below")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "below").touch()
+    assert settled("denoise").places == Places(None, path.parent / "below"), "not the file in the folder of the call"
+    (tmp_path / "below").unlink()
     monkeypatch.setenv("KBNET_WEIGHTS_FOLDER", "below")
     monkeypatch.setenv("KBNET_WEIGHTS_DENOISE", "~/mine.pth")
     assert settled("denoise").places == Places(None, Path("below"))
@@ -217,6 +221,13 @@ def test_the_usual_config_file_lies_in_the_platforms_folder_and_need_not_be_ther
     assert config_place({"KBNET_CONFIG": ""}) == place
     if sys.platform == "linux":
         assert place.path == Path(os.environ["XDG_CONFIG_HOME"]) / "kbnet" / "config.toml"
+
+
+def test_weights_are_data_not_a_cache_that_may_be_emptied() -> None:
+    assert default_weights_folder() == platformdirs.user_data_path("kbnet", appauthor=False) / "weights"
+    assert default_weights_folder() != platformdirs.user_cache_path("kbnet", appauthor=False) / "weights"
+    if sys.platform == "linux":
+        assert default_weights_folder() == Path(os.environ["XDG_DATA_HOME"]) / "kbnet" / "weights"
 
 
 def test_another_config_file_may_be_named_but_then_it_has_to_be_there(

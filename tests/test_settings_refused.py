@@ -1,4 +1,11 @@
-"""Config files that cannot be meant, and what is said of them."""
+"""Config files and folders that cannot be meant, and what is said of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +72,51 @@ def test_a_config_file_that_cannot_be_read_is_refused(kbnet: Call) -> None:
     shown = kbnet("bench")
     assert shown.code == 2
     assert f"{path}: the config file cannot be read: " in shown.stderr
+
+
+FOLDERS = [
+    ("~nobody-of-this-name/weights", "nobody here has that home folder"),
+    ("x" * 5000, "cannot be looked into: "),
+]
+
+
+@pytest.mark.parametrize(("folder", "message"), FOLDERS, ids=["home", "long"])
+def test_a_weights_folder_that_cannot_be_looked_for_is_refused(
+    folder: str, message: str, kbnet: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*words: str) -> str:
+        shown = kbnet("weights", "list", *words)
+        assert (shown.code, shown.stdout) == (2, "")
+        first, second = shown.stderr.splitlines()
+        assert message in first
+        assert len(first) < 400
+        assert second.startswith("hint: ")
+        return first
+
+    assert refused("--weights-folder", folder).startswith("error: --weights-folder: ")
+    path = write_config(f"weights_folder = {json.dumps(folder)}\n")
+    assert refused().startswith(f"error: {path}: weights_folder: ")
+    path.unlink()
+    monkeypatch.setenv("KBNET_WEIGHTS_FOLDER", folder)
+    assert refused().startswith("error: KBNET_WEIGHTS_FOLDER: ")
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or (os.getuid() == 0 and shutil.which("setpriv") is None),
+    reason="root may look everywhere, and there is no setpriv to take that from it",
+)
+def test_a_weights_folder_behind_a_closed_door_is_refused(tmp_path: Path) -> None:
+    without = "-dac_override,-dac_read_search"
+    before = ["setpriv", f"--inh-caps={without}", f"--bounding-set={without}"] if os.getuid() == 0 else []
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    try:
+        words = [*before, *test_cli.command("weights", "list", "--weights-folder", closed / "weights")]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    finally:
+        closed.chmod(0o700)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"error: --weights-folder: {closed}/weights: cannot be looked into: Permission denied",
+        "hint: choose another folder, or check its permissions",
+    ]

@@ -62,7 +62,7 @@ WeightsFolder = Annotated[
     typer.Option(
         metavar="DIR",
         envvar="KBNET_WEIGHTS_FOLDER",
-        help="Where weights are kept. Without it: kbnet/weights in the system's folder for caches.",
+        help="Where weights are kept. Without it: kbnet/weights in the system's folder for data.",
     ),
 ]
 Sigma = Annotated[

@@ -56,16 +56,19 @@ terminated.
 DERAIN = """Take rain out of photos.
 
 \b
-    kbnet derain street.jpg -w derain.pth
+    kbnet derain street.jpg -w derain
 
-No weights for rain come with kbnet yet: give a KBNet checkpoint with -w. Everything else is as in kbnet denoise.
+No weights for rain come with kbnet: -w derain fetches the published ones once (118 MB), or give a KBNet checkpoint.
+Everything else is as in kbnet denoise.
 """
 DEBLUR = """Take defocus blur out of photos.
 
 \b
-    kbnet deblur portrait.jpg -w defocus.pth
+    kbnet weights import FILE --as defocus
+    kbnet deblur portrait.jpg -w defocus
 
-No weights for blur come with kbnet yet: give a KBNet checkpoint with -w. Everything else is as in kbnet denoise.
+No weights for blur come with kbnet, and no public source of the published ones is known: import the file once if you
+have it, or give a KBNet checkpoint with -w. Everything else is as in kbnet denoise.
 """
 
 

@@ -62,8 +62,8 @@ def pull(
         kbnet weights pull sidd derain
         kbnet weights pull hf:OWNER/REPO/FILE.safetensors@REVISION
 
-    A transfer that was cut goes on where it stopped. Files are checked before they are used: their hash, where it is
-    known or was seen before, their sizes, and that they hold numbers only.
+    Files are checked before they are used: their hash, where it is known or was seen before, their sizes, and that they
+    hold numbers only. What is here already is asked for again only if it can change: on a branch of the Hub.
     """  # noqa: D301
     from kbnet_cli import console
     from kbnet_cli.errors import KBNetError
@@ -112,15 +112,17 @@ def verify(context: Context, weights_folder: WeightsFolder = None, json: JsonLin
     from kbnet_cli import console
     from kbnet_cli.hub.library import Library
 
-    bad = 0
+    bad = count = 0
     for verdict in Library(settled(context).places).verify():
-        bad += not verdict.well
+        count, bad = count + 1, bad + (not verdict.well)
         if json:
             typer.echo(verdict.as_json())
         elif verdict.error is not None:
             console.error(verdict.error)
         else:
             console.note(f"{verdict.name}: well")
+    if not (count or json):
+        console.note("there are no weights here but those that come with kbnet")
     raise typer.Exit(2 if bad else 0)
 
 
@@ -226,7 +228,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names, or addresses.")],
     weights_folder: WeightsFolder = None,
 ) -> None:
-    """Delete weights from this machine. The hash that an address had is remembered all the same.
+    """Delete weights that kbnet has fetched or imported. The hash that an address had is remembered all the same.
 
     \b
         kbnet weights remove sidd

@@ -1,28 +1,39 @@
-"""huggingface_hub's client for the web, made careful: it is not led to plain http."""
+"""huggingface_hub's client for the web, made careful.
+
+It is not led to plain http, it does not wait for hours because a server says so, and everything goes through it: the
+transfer library beside it (Xet) would go round these rules, and telemetry asks the Hub where another server is meant.
+"""
 
 from typing import Any
 from urllib.parse import urlsplit
 
-from kbnet_cli.errors import WeightsError
+from kbnet_cli.errors import FetchError, WeightsError
+
+LONGEST_WAIT_SECONDS = 120
+"""A server that asks for more is told of instead of obeyed."""
+
+_careful = False
 
 
 def use_careful_client() -> None:
-    """Let huggingface_hub refuse to be led to plain http, except to the endpoint that the user has configured."""
-    from huggingface_hub import set_client_factory
+    """Set huggingface_hub up for this process. A client factory that a program has set before is replaced."""
+    from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils import _http
 
     global _careful
+    constants.HF_HUB_DISABLE_XET = True
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     if not _careful:
         set_client_factory(lambda: _careful_client(_http.default_client_factory()))
         _careful = True
 
 
-_careful = False
-
-
 def _careful_client(client: Any) -> Any:
     hooks = client.event_hooks
-    client.event_hooks = {**hooks, "request": [*hooks["request"], _refuse_plain]}
+    client.event_hooks = {
+        "request": [*hooks["request"], _refuse_plain],
+        "response": [*hooks["response"], _refuse_long_waits],
+    }
     return client
 
 
@@ -36,4 +47,13 @@ def _refuse_plain(request: Any) -> None:
         raise WeightsError(
             f"led to {url.scheme}://{url.netloc}{url.path}: refused, for only https is safe from changes on the way",
             hint="fetch the file yourself from a source you trust, then kbnet weights import FILE --as NAME",
+        )
+
+
+def _refuse_long_waits(response: Any) -> None:
+    asked = response.headers.get("Retry-After", "")
+    if asked.isdecimal() and int(asked) > LONGEST_WAIT_SECONDS:
+        host, minutes = urlsplit(str(response.request.url)).netloc, round(int(asked) / 60)
+        raise FetchError(
+            f"{host}: the server is busy ({response.status_code}), and asks to come back in {minutes} minutes"
         )

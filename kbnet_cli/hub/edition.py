@@ -1,6 +1,7 @@
 """Weights made ready to be published: named, converted, checked, and told of."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from kbnet_cli.hub.shelf import Item, sha256
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LARGEST_CARD_BYTES = 100_000
+WORK = ".publish"
+"""How the folder begins in which files are made ready, and which lock its process holds."""
 Tell = Callable[[str], None]
 
 
@@ -33,7 +36,7 @@ class Order:
     dtype: Literal["fp32", "bf16"] | None = None
     """The type of numbers; None: as stored."""
     licence: str | None = None
-    """Of what is given by no name of the catalogue."""
+    """Of what the catalogue does not know."""
     training_data: str | None = None
 
 
@@ -55,7 +58,7 @@ class _Source:
     entry: Entry | None
     """Of the catalogue: what was given is a name of it, or the file is called so."""
     known: bool
-    """Whether it was given by name. Of a file that is only called so nobody knows how good it is, or whose."""
+    """Whether it is that entry's file, and not only called so: of others nobody knows how good they are, or whose."""
     licence: str
     item: Item | None
     """What is recorded of it on the shelf."""
@@ -65,7 +68,7 @@ class _Source:
 
 @contextmanager
 def edition(library: Library, order: Order, tell: Tell) -> Iterator[tuple[Ready, ...]]:
-    """Convert weights to safetensors in a folder that is there while the block runs.
+    """Convert weights to safetensors in a folder that is there while the block runs, for one process at a time.
 
     Raises:
         UsageError: two would have one name, or a licence is missing.
@@ -73,12 +76,15 @@ def edition(library: Library, order: Order, tell: Tell) -> Iterator[tuple[Ready,
     """
     sources = _sources(library, order)
     folder = library.shelf.folder
-    with library.shelf.writing():
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not in the system's folder for temporary files: that may be in memory, and weights are large.
-        temporary = tempfile.TemporaryDirectory(prefix=".publish-", dir=folder)
-    with temporary as place:
-        yield tuple(_ready(source, order, Path(place), library, tell) for source in sources)
+    with library.shelf.lock(WORK, waiting=lambda: tell("another kbnet is publishing; waiting")):
+        with library.shelf.writing():
+            # Whoever holds the lock is alone here: what lies there was left by a process that was killed.
+            for left in folder.glob(f"{WORK}-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            # Not in the system's folder for temporary files: that may be in memory, and weights are large.
+            temporary = tempfile.TemporaryDirectory(prefix=f"{WORK}-", dir=folder)
+        with temporary as place:
+            yield tuple(_ready(source, order, Path(place), library, tell) for source in sources)
 
 
 def _sources(library: Library, order: Order) -> list[_Source]:
@@ -95,11 +101,13 @@ def _sources(library: Library, order: Order) -> list[_Source]:
                 f"{taken.given} and {given} would both be {name}.safetensors",
                 hint="rename one, or publish them one at a time, with --as NAME",
             )
-        known, named = catalogue.find(given), catalogue.find(name)
-        if known and named and known != named:
+        meant, named = catalogue.find(given), catalogue.find(name)
+        if meant and named and meant != named:
             raise UsageError(f"{given} is not {name}: the catalogue knows both", hint="choose another name with --as")
-        licence = _licence(given, known, order.licence)
-        sources.append(_Source(given, path, name, known or named, known is not None, licence, items.get(path)))
+        item = library.shelf.find(given) if meant else items.get(path)
+        known = meant if meant and _is_its_own(meant, item) else None
+        licence = _licence(given, known, order.licence, called=meant is not None)
+        sources.append(_Source(given, path, name, meant or named, known is not None, licence, item))
     if order.licence is not None and all(source.known for source in sources):
         raise UsageError(
             f"--licence {order.licence}: of {', '.join(order.given)} the catalogue knows it",
@@ -121,12 +129,20 @@ def _name(given: str, path: Path, wanted: str | None) -> str:
     return wanted
 
 
-def _licence(given: str, known: Entry | None, told: str | None) -> str:
+def _is_its_own(entry: Entry, item: Item | None) -> bool:
+    """Return whether a file is the one that the catalogue tells of: it comes with kbnet, or from one of its sources."""
+    return entry.bundled is not None or (
+        item is not None and item.record.origin in {source.address for source in entry.sources}
+    )
+
+
+def _licence(given: str, known: Entry | None, told: str | None, *, called: bool) -> str:
     if known is not None:
         return known.licence.partition(" ")[0].lower()  # they begin with an identifier: MIT (the authors' …)
     if told is None:
+        why = ": it came from no source of the catalogue" if called else ""
         raise UsageError(
-            f"{given}: its licence is not known",
+            f"{given}: its licence is not known{why}",
             hint="--licence mit, apache-2.0, cc-by-4.0, other, or what else the Hub knows; ask whoever trained them",
         )
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", told.lower()):

@@ -10,15 +10,12 @@ from typing import Any
 from kbnet_cli.errors import WeightsError
 from kbnet_cli.hub.address import Address
 
-NAME = "weights.lock"
-
 
 @dataclass(frozen=True)
 class Seen:
     """What an address gave when it was first asked."""
 
     sha256: str
-    size_bytes: int
     first_seen: str
     """The day, as 2026-11-22."""
 
@@ -33,18 +30,17 @@ class Ledger:
         """Return what an address gave first, or None if it was never asked.
 
         Raises:
-            WeightsError: the file is damaged: it is never taken for an empty one.
+            WeightsError: the file is damaged or cannot be read: it is never taken for an empty one.
         """
         entry = self._read().get(str(address))
         try:
             return None if entry is None else Seen(**entry)
         except TypeError as error:
-            raise self._damaged() from error
+            raise self._damaged("damaged") from error
 
-    def record(self, address: Address, sha256: str, size_bytes: int) -> None:
+    def record(self, address: Address, sha256: str) -> None:
         """Remember what an address gives, in place of what it gave before."""
-        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-        content = self._read() | {str(address): asdict(Seen(sha256, size_bytes, today))}
+        content = self._read() | {str(address): asdict(Seen(sha256, today()))}
         write_json(self.path, {"files": content})
 
     def _read(self) -> dict[str, dict[str, Any]]:
@@ -52,17 +48,24 @@ class Ledger:
             content = json.loads(self.path.read_text(encoding="utf-8"))["files"]
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged() from error
+        except OSError as error:
+            raise self._damaged(f"cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._damaged("damaged") from error
         if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
-            raise self._damaged()
+            raise self._damaged("damaged")
         return content
 
-    def _damaged(self) -> WeightsError:
+    def _damaged(self, how: str) -> WeightsError:
         return WeightsError(
-            f"{self.path}: damaged: it holds the hashes that weights had when they were first fetched",
+            f"{self.path}: {how}: it holds the hashes that weights had when they were first fetched",
             hint="bring it back from a backup, or delete it and fetch the weights again",
         )
+
+
+def today() -> str:
+    """Return the day, as 2026-11-22."""
+    return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
 
 
 def write_json(path: Path, content: object) -> None:

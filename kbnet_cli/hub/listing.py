@@ -24,6 +24,8 @@ class Listed:
     size_bytes: int | None
     origin: str | None
     """Where the file that is here came from."""
+    obtained: str | None
+    """The day it came."""
 
     def as_json(self) -> str:
         """Return one line of JSON."""
@@ -35,9 +37,12 @@ class Listed:
             "path": self.path and str(self.path),
             "size_bytes": self.size_bytes,
             "origin": self.origin,
+            "obtained": self.obtained,
             "task": entry and entry.task,
             "summary": entry and entry.summary,
             "architecture": entry and entry.architecture,
+            "width": entry and entry.width,
+            "channels": entry and entry.channels,
             "parameters": entry and entry.parameters,
             "tile": entry and entry.facts.tile,
             "sigma": entry and entry.facts.sigma,
@@ -70,7 +75,6 @@ class Verdict:
 
 def listed(item: Item, entry: Entry | None) -> Listed:
     """Return the row of what is on the shelf."""
-    whole = item.path.stat().st_size == item.record.size_bytes
-    return Listed(
-        item.key, entry, "here" if whole else "damaged", item.path, item.path.stat().st_size, item.record.origin
-    )
+    size = item.path.stat().st_size if item.path.is_file() else None
+    state: State = "here" if size == item.record.size_bytes else "damaged"
+    return Listed(item.key, entry, state, item.path, size, item.record.origin, item.record.obtained)

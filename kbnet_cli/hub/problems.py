@@ -7,9 +7,7 @@ from typing import Any
 
 from kbnet_cli.errors import FetchError, KBNetError
 from kbnet_cli.hub.address import Address
-
-PASSING = (408, 429, 500, 502, 503, 504)
-"""What servers answer that may be well again in a moment."""
+from kbnet_cli.hub.retrying import PASSING
 
 
 @contextlib.contextmanager
@@ -35,12 +33,12 @@ def explained(address: Address) -> Iterator[None]:
         raise FetchError(f"{address}: no such revision", hint="check what follows the @") from error
     except errors.RemoteEntryNotFoundError as error:
         raise FetchError(f"{address}: no such file in the repository", hint="check its name") from error
-    except errors.LocalEntryNotFoundError as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise _no_connection(address, error.__cause__ or error) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise _no_connection(address, error) from error
     except errors.HfHubHTTPError as error:
         raise _refused(address, error) from error
+    except httpx2.InvalidURL as error:
+        raise FetchError(f"{address}: not an address: {_first_line(error)}", hint="check the address") from error
     except httpx2.HTTPError as error:
         raise _no_connection(address, error) from error
     except OSError as error:

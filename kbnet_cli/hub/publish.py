@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tenacity
-
 from kbnet_cli.errors import FetchError, WeightsError
 from kbnet_cli.hub import card
 from kbnet_cli.hub.address import HubAddress, WebAddress
 from kbnet_cli.hub.card import README, TABLE, Section
 from kbnet_cli.hub.client import use_careful_client
 from kbnet_cli.hub.edition import Ready
-from kbnet_cli.hub.problems import PASSING, explained
+from kbnet_cli.hub.problems import explained
+from kbnet_cli.hub.retrying import PASSING, attempts
 
 Result = TypeVar("Result")
-ATTEMPTS = 4
 MOVED = (409, 412)
 """What the Hub answers where somebody else has made a commit meanwhile."""
 LARGEST_TABLE_BYTES = 10_000_000
@@ -239,22 +237,7 @@ def _validate(text: str) -> None:
 
 def _tried(act: Callable[[], Result]) -> Result:
     """Do what may be done twice, again where what hinders it may pass."""
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
-        wait=tenacity.wait_exponential(multiplier=1, max=8),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        reraise=True,
-    )
-    return attempts(act)
-
-
-def _may_pass(error: BaseException) -> bool:
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in (*PASSING, *MOVED)
-    return isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError)
+    return attempts(also=MOVED)(act)
 
 
 @contextmanager

@@ -1,15 +1,16 @@
-"""The folder in which weights are kept: one safetensors file a name, and beside each a record of where it came from.
+"""The folder in which weights are kept, and beside them records of where they came from.
 
-    sidd.safetensors     the weights
-    sidd.json            its record
-    weights.lock         the hashes seen first (`ledger`)
-    .locks/              who is at work on what; a lock that its process has left behind holds nobody up
+    sidd.json                       what is kept under this name, where it came from, and which file it is
+    0123456789ab/sidd.safetensors   the file, in a folder named by the beginning of its hash
+    weights.lock                    the hashes seen first (`ledger`)
+    .locks/                         who is at work on what; a lock that its process has left behind holds nobody up
 
-Weights that are safetensors in huggingface_hub's cache already stay there; then only the record lies here.
+A record is replaced in one step, and the file that it names is there before: so whoever reads finds the old or the
+new, at any moment, and after any crash. Weights that are safetensors in huggingface_hub's cache already stay there, and
+only the record lies here. What a user puts into the folder by hand is never replaced.
 """
 
 import contextlib
-import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pathlib import Path
 import filelock
 
 from kbnet_cli.errors import FetchError, WeightsError
-from kbnet_cli.hub.ledger import Ledger, write_json
+from kbnet_cli.hub.ledger import Ledger, today, write_json
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ class Record:
     origin_sha256: str
     """Of the file that was fetched or imported, before it was converted."""
     file: str
-    """Its name in the folder, or a whole path into huggingface_hub's cache."""
+    """Its place in the folder, or a whole path into huggingface_hub's cache."""
     sha256: str
     size_bytes: int
     modified_ns: int
     """Size and time are the same: so is the file. A hash of it is taken only where they are not."""
     obtained: str
     """The day, as 2026-11-22."""
+    fetched: bool
+    """Whether kbnet has put the file where it is. What was there before is not deleted with the record."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,12 @@ class Shelf:
         self.ledger = Ledger(folder / "weights.lock")
 
     @contextlib.contextmanager
-    def lock(self, key: str = "", *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Let one process at a time work on what has this key (without one: on the ledger); others wait and say so."""
+    def lock(self, key: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Let one process at a time work on what has this key; others wait, and are told that they do."""
         folder = self.folder / ".locks"
         with self.writing():
             folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(folder / f"{key or 'ledger'}.lock")
+            lock = filelock.FileLock(folder / f"{key}.lock")
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -95,84 +98,91 @@ class Shelf:
         Raises:
             WeightsError: the file is another than the one that was put here.
         """
-        item = self._item(key)
-        if item is None:
+        item = self.item(key)
+        if item is None or not item.path.is_file():
             return None
-        status, record = item.path.stat(), item.record
-        if (status.st_size, status.st_mtime_ns) != (record.size_bytes, record.modified_ns):
-            self.compare(item)
-            # The same bytes at another time: they were copied or restored. A folder that is read-only stays as it is.
-            with contextlib.suppress(OSError):
-                self._write(key, _described(item.path, record))
+        status = item.path.stat()
+        if (status.st_size, status.st_mtime_ns) == (item.record.size_bytes, item.record.modified_ns):
+            return item
+        self.compare(item)
+        # The same bytes at another time: they were copied or restored. A folder that is read-only stays as it is.
+        record = replace(item.record, size_bytes=status.st_size, modified_ns=status.st_mtime_ns)
+        with contextlib.suppress(OSError):
+            write_json(self._record_path(key), asdict(record))
         return item
 
     def compare(self, item: Item) -> None:
         """Read a file whole and compare it with its record.
 
         Raises:
-            WeightsError: it is another.
+            WeightsError: it is another, or gone.
         """
+        again = f"kbnet weights remove {item.key}, and fetch or import it again"
+        if not item.path.is_file():
+            raise WeightsError(f"{item.key}: its file is gone: {item.path}", hint=again)
         found = sha256(item.path)
         if found != item.record.sha256:
             raise WeightsError(
-                f"{item.path}: changed since it was kept: sha256 was {item.record.sha256}, is {found}",
-                hint=f"kbnet weights remove {item.key}, and fetch or import it again",
+                f"{item.path}: changed since it was kept: sha256 was {item.record.sha256}, is {found}", hint=again
             )
 
     def items(self) -> Iterator[Item]:
-        """Return everything that is here, by name."""
+        """Return everything that has a record, by name; its file may be gone."""
         for path in sorted(self.folder.glob("*.json")):
-            item = self._item(path.stem)
+            item = self.item(path.stem)
             if item is not None:
                 yield item
 
-    def put(self, key: str, file: Path, *, origin: str, origin_sha256: str) -> Item:
-        """Keep a file: one that lies in the folder gets the name of its key, one elsewhere stays where it is."""
-        with self.writing():
-            path = file
-            if file.parent == self.folder:
-                path = self.place(key)
-                file.replace(path)
-            today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-            name = path.name if path.parent == self.folder else str(path)
-            record = _described(path, Record(origin, origin_sha256, name, sha256(path), 0, 0, today))
-            self._write(key, record)
-        return Item(key, path, record)
-
-    def place(self, key: str) -> Path:
-        """Return where the weights of a key lie, if they lie in this folder."""
-        return self.folder / f"{key}.safetensors"
-
-    def remove(self, key: str) -> bool:
-        """Forget the weights of a key, delete their file unless it is elsewhere, and say whether there were any."""
-        there = False
-        with self.writing():
-            for path in (self._record_path(key), self.place(key)):
-                there = there or path.exists()
-                path.unlink(missing_ok=True)
-        return there
-
-    def _item(self, key: str) -> Item | None:
+    def item(self, key: str) -> Item | None:
+        """Return what has a record under this key. One that cannot be read is none: what it is of is kept anew."""
         try:
             record = Record(**json.loads(self._record_path(key).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None  # what has no record that can be read is checked and recorded as if it were new
-        path = self.folder / record.file
-        return Item(key, path, record) if path.is_file() else None
+            return Item(key, self.folder / record.file, record)
+        except (OSError, ValueError, TypeError, RecursionError):
+            return None
 
-    def _write(self, key: str, record: Record) -> None:
-        write_json(self._record_path(key), asdict(record))
+    def put(self, key: str, file: Path, *, origin: str, origin_sha256: str, fetched: bool) -> Item:
+        """Keep a file: one that lies in the folder moves to its place, one elsewhere stays where it is."""
+        before = self.item(key)
+        found = sha256(file)
+        with self.writing():
+            status = file.stat()
+            place = str(file)
+            if file.parent == self.folder:
+                place = f"{found[:12]}/{key}.safetensors"
+                (self.folder / place).parent.mkdir(exist_ok=True)
+                file.replace(self.folder / place)
+            record = Record(origin, origin_sha256, place, found, status.st_size, status.st_mtime_ns, today(), fetched)
+            write_json(self._record_path(key), asdict(record))
+        item = Item(key, self.folder / place, record)
+        if before is not None and before.path != item.path:
+            self._delete(before)
+        return item
+
+    def remove(self, item: Item) -> None:
+        """Forget weights, and delete their file unless it lies elsewhere."""
+        with self.writing():
+            self._record_path(item.key).unlink(missing_ok=True)
+            self._delete(item)
+
+    def _delete(self, item: Item) -> None:
+        if not item.is_elsewhere and item.path.parent.parent == self.folder:
+            item.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another name has weights there as well
+                item.path.parent.rmdir()
 
     def _record_path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
 
 
-def _described(path: Path, record: Record) -> Record:
-    status = path.stat()
-    return replace(record, size_bytes=status.st_size, modified_ns=status.st_mtime_ns)
-
-
 def sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return a file's SHA-256 in hexadecimal digits.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}", hint="check the path") from error

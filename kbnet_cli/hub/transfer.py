@@ -1,39 +1,50 @@
 """Bytes of an address to a local file, through huggingface_hub: its client, its cache, its token, its environment.
 
 Nothing here says whether a file is good; it only arrives whole or not at all. huggingface_hub is imported where it is
-needed, because it takes half a second and cached weights need none of it.
+needed, because it takes half a second and weights that are here need none of it.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tenacity
-
+from kbnet_cli import __version__
 from kbnet_cli.errors import WeightsError
 from kbnet_cli.hub.address import Address, HubAddress, WebAddress
 from kbnet_cli.hub.client import use_careful_client
-from kbnet_cli.hub.problems import PASSING, explained
+from kbnet_cli.hub.problems import explained
+from kbnet_cli.hub.retrying import attempts
 from kbnet_cli.hub.shelf import sha256
 
 Progress = Callable[[int, int | None], None]
 """Told the bytes there are and the bytes there will be, None if unknown."""
 Announce = Callable[[str], Progress | None]
 """Told what begins to arrive; returns what is told of its bytes."""
-ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A file in huggingface_hub's cache."""
+
+    path: Path
+    is_new: bool
+    """Whether its bytes came just now. Others may live from what was there before: that is never deleted."""
 
 
 def cached(address: HubAddress) -> Path | None:
     """Return the file in huggingface_hub's cache, without a connection."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(address.repository, address.file, revision=address.revision)
+    with explained(address):
+        found = try_to_load_from_cache(address.repository, address.file, revision=address.revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def from_hub(address: HubAddress, *, largest_bytes: int, announce: Announce = lambda _name: None) -> Path:
+def from_hub(address: HubAddress, *, largest_bytes: int, announce: Announce = lambda _name: None) -> Cached:
     """Fetch a file of a Hub repository into huggingface_hub's cache, if it is not there in its newest form.
 
     Raises:
@@ -44,24 +55,40 @@ def from_hub(address: HubAddress, *, largest_bytes: int, announce: Announce = la
 
     use_careful_client()
     bar = _bar(address, largest_bytes, announce)
+    before = _blobs(address)
     with explained(address):
-        for attempt in _attempts():
+        for attempt in attempts():
             with attempt:
-                found = hf_hub_download(
-                    address.repository,
-                    address.file,
-                    revision=address.revision,
-                    tqdm_class=bar,
-                )
-    _compare(address, Path(found))
-    return Path(found)
+                found = hf_hub_download(address.repository, address.file, revision=address.revision, tqdm_class=bar)
+    file = Cached(Path(found), _blob(Path(found)) not in before)
+    _compare(address, file)
+    return file
 
 
-def _compare(address: HubAddress, file: Path) -> None:
+def _blobs(address: HubAddress) -> set[Path]:
+    """Return the files with bytes that the cache has of a repository."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    name = repo_folder_name(repo_id=address.repository, repo_type="model")
+    return set((folder / name / "blobs").glob("*"))
+
+
+def _blob(path: Path) -> Path:
+    """Return where the cache keeps the bytes of a file: it links to them from each revision, where links can be made.
+
+    Only one link is followed: one that another program has fetched may lead on, to a store that repositories share.
+    """
+    return Path(os.path.normpath(path.parent.resolve() / path.readlink())) if path.is_symlink() else path
+
+
+def _compare(address: HubAddress, file: Cached) -> None:
     """Compare a large file with the hash that the Hub tells and its cache names it by; the client itself does not."""
-    expected = file.resolve().name
-    if re.fullmatch("[0-9a-f]{64}", expected) and (found := sha256(file)) != expected:
-        forget_cached(file)
+    expected = _blob(file.path).name
+    if re.fullmatch("[0-9a-f]{64}", expected) and (found := sha256(file.path)) != expected:
+        if file.is_new:
+            forget_cached(file.path)
         raise WeightsError(
             f"{address}: damaged on its way: the Hub says sha256 {expected}, it is {found}",
             hint="try again; nothing of it is kept",
@@ -69,9 +96,14 @@ def _compare(address: HubAddress, file: Path) -> None:
 
 
 def forget_cached(path: Path) -> None:
-    """Delete a file from huggingface_hub's cache: what it points to as well."""
-    path.resolve().unlink(missing_ok=True)
+    """Delete a file from huggingface_hub's cache, and its bytes if no other revision is made of them."""
+    blob = _blob(path)
     path.unlink(missing_ok=True)
+    snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
+    if blob == path or snapshots is None:
+        return
+    if not any(link.is_symlink() and _blob(link) == blob for link in snapshots.rglob("*")):
+        blob.unlink(missing_ok=True)
 
 
 def from_web(address: WebAddress, part: Path, *, largest_bytes: int, announce: Announce = lambda _name: None) -> None:
@@ -90,31 +122,31 @@ def from_web(address: WebAddress, part: Path, *, largest_bytes: int, announce: A
     use_careful_client()
     bar = _bar(address, largest_bytes, announce)
     with explained(address):
-        for attempt in _attempts():
+        for attempt in attempts():
             with attempt:
                 _fetch(address, part, largest_bytes, bar)
 
 
+# No token of the Hub goes to other servers, and a compressed answer could not be gone on with.
+_HEADERS = {"User-Agent": f"kbnet/{__version__}", "Accept-Encoding": "identity"}
+
+
 def _fetch(address: WebAddress, part: Path, largest_bytes: int, bar: Any) -> None:
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
 
     size, mark = _ask(address)
     if size is not None and size > largest_bytes:
         raise _too_large(address, size, largest_bytes)
-    left = _left(part, mark, size)
-    # No token of the Hub goes to other servers, and a compressed answer could not be gone on with.
-    headers = {**build_hf_headers(token=False), "Accept-Encoding": "identity"}
-    if mark is not None:
-        headers["If-Range"] = mark
-    _mark_file(part).write_text(json.dumps({"address": str(address), "mark": mark}), encoding="utf-8")
+    left = _left(address, part, mark, size)
     with part.open("r+b" if left else "wb") as file:
+        # The old bytes are gone before the new mark is written.
+        _mark_file(part).write_text(_marked(address, mark), encoding="utf-8")
         file.seek(left)
         http_get(
             address.url,
             file,
             resume_size=left,
-            headers=headers,
+            headers=_HEADERS if mark is None else {**_HEADERS, "If-Range": mark},
             expected_size=size,
             tqdm_class=bar,
         )
@@ -123,10 +155,9 @@ def _fetch(address: WebAddress, part: Path, largest_bytes: int, bar: Any) -> Non
 def _ask(address: WebAddress) -> tuple[int | None, str | None]:
     """Return the size and the mark (ETag) of a file, as far as the server tells them before it is sent."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
+    from huggingface_hub.utils import hf_raise_for_status, http_backoff
 
-    headers = {**build_hf_headers(token=False), "Accept-Encoding": "identity"}
-    answer = http_backoff("HEAD", address.url, max_retries=2, headers=headers, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    answer = http_backoff("HEAD", address.url, max_retries=2, headers=_HEADERS, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     if answer.status_code in (403, 405, 501):  # some servers send files and do not answer questions about them
         return None, None
     hf_raise_for_status(answer)
@@ -136,16 +167,19 @@ def _ask(address: WebAddress) -> tuple[int | None, str | None]:
     return int(size) if size is not None and size.isdecimal() else None, mark if strong else None
 
 
-def _left(part: Path, mark: str | None, size: int | None) -> int:
+def _left(address: WebAddress, part: Path, mark: str | None, size: int | None) -> int:
     """Return how many bytes an earlier try has left that are of the same file."""
-    if mark is None or not part.is_file():
-        return 0
     try:
-        known = json.loads(_mark_file(part).read_text(encoding="utf-8"))["mark"]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = _mark_file(part).read_text(encoding="utf-8")
+        there = part.stat().st_size
+    except (OSError, ValueError):
         return 0
-    there = part.stat().st_size
-    return there if known == mark and (size is None or there <= size) else 0
+    return there if mark is not None and known == _marked(address, mark) and (size is None or there <= size) else 0
+
+
+def _marked(address: WebAddress, mark: str | None) -> str:
+    # Two servers may give different files the same mark.
+    return json.dumps({"address": str(address), "mark": mark})
 
 
 def forget_part(part: Path) -> None:
@@ -156,25 +190,6 @@ def forget_part(part: Path) -> None:
 
 def _mark_file(part: Path) -> Path:
     return part.with_name(part.name + ".mark")
-
-
-def _attempts() -> tenacity.Retrying:
-    """Return the attempts at a transfer: huggingface_hub retries most by itself, this the rest."""
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
-        wait=tenacity.wait_exponential(multiplier=1, max=8),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        reraise=True,
-    )
-
-
-def _may_pass(error: BaseException) -> bool:
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in PASSING
-    return isinstance(error, httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError)
 
 
 def _bar(address: Address, largest_bytes: int, announce: Announce) -> Any:
@@ -199,15 +214,6 @@ def _bar(address: Address, largest_bytes: int, announce: Announce) -> Any:
                 raise _too_large(address, self.n, largest_bytes)
             if announced[0] is not None:
                 announced[0](self.n, self.total)
-
-        def update_transfer(self, more: int = 1) -> None:
-            """Hear of bytes on the network: those in the file are what counts here."""
-
-        def set_postfix_str(self, *_: object, **__: object) -> None:
-            pass
-
-        def refresh(self, *_: object, **__: object) -> None:
-            pass
 
         def close(self) -> None:
             pass

@@ -1,0 +1,185 @@
+"""Files that come in: fetched, compared with what is known of them, checked, converted, and then put on the shelf."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kbnet_cli.catalogue import Entry, Source
+from kbnet_cli.errors import FetchError, WeightsError
+from kbnet_cli.hub import address as addresses
+from kbnet_cli.hub import transfer
+from kbnet_cli.hub.address import Address, HubAddress, WebAddress
+from kbnet_cli.hub.shelf import Item, Shelf, sha256
+from kbnet_cli.hub.transfer import Announce, Cached
+
+LARGEST_UNKNOWN_BYTES = 2_000_000_000
+"""Files that no entry tells of may be this large: over three times the largest published network."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Weights that are to be on the shelf."""
+
+    given: str
+    """A name or an address, as the user wrote it."""
+    key: str
+    entry: Entry | None
+    sources: tuple[Source, ...]
+
+    @property
+    def largest_bytes(self) -> int:
+        """How large a file may be."""
+        return LARGEST_UNKNOWN_BYTES if self.entry is None else self.entry.largest_bytes
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file that has come, and what is known of it."""
+
+    path: Path
+    origin: str
+    """An address or a path: errors speak of it, for the name that a file has on its way tells a user nothing."""
+    sha256: str
+    may_stay: bool = False
+    """Whether it is used where it lies: in huggingface_hub's cache, if it says what it is for."""
+    is_new: bool = True
+
+
+class Intake:
+    """The way onto a shelf. Whoever uses it holds the lock of what is wanted."""
+
+    def __init__(self, shelf: Shelf, announce: Announce) -> None:
+        self.shelf = shelf
+        self.announce = announce
+
+    def fetch(self, wanted: Wanted, source: Source, *, newest: bool, accept_change: bool) -> Item:
+        """Fetch a file and keep it.
+
+        Args:
+            wanted: what it is for.
+            source: where it is.
+            newest: ask the Hub for its newest form, instead of taking what huggingface_hub's cache has.
+            accept_change: take another file than the first time, where no hash is published.
+
+        Raises:
+            FetchError: it cannot be had there now.
+            WeightsError: it cannot be trusted; nothing of it is kept.
+        """
+        address = addresses.parse(source.address)
+        assert address is not None
+        if isinstance(address, HubAddress):
+            return self._from_hub(wanted, source, address, newest=newest, accept_change=accept_change)
+        return self._from_web(wanted, source, address, accept_change=accept_change)
+
+    def take(self, wanted: Wanted, file: Path) -> Item:
+        """Keep a copy of a file that the user has.
+
+        Raises:
+            WeightsError: it is not what is wanted, or no safe KBNet.
+        """
+        origin = str(file.absolute())
+        self._check(wanted, file, origin)
+        return self._keep(wanted, _Found(file, origin, sha256(file)))
+
+    def forget_part(self, key: str) -> None:
+        """Delete what a transfer that was cut has left."""
+        transfer.forget_part(self._part(key))
+
+    def _from_hub(
+        self, wanted: Wanted, source: Source, address: HubAddress, *, newest: bool, accept_change: bool
+    ) -> Item:
+        # What another program has fetched needs no connection.
+        there = None if newest else transfer.cached(address)
+        if there is not None:
+            file = Cached(there, is_new=False)
+        else:
+            file = transfer.from_hub(address, largest_bytes=wanted.largest_bytes, announce=self.announce)
+
+        def forget() -> None:
+            if file.is_new:
+                transfer.forget_cached(file.path)
+
+        with _forgotten_if_refused(forget):
+            found = _Found(file.path, str(address), sha256(file.path), may_stay=True, is_new=file.is_new)
+            return self._trusted(wanted, source, address, found, accept_change=accept_change)
+
+    def _from_web(self, wanted: Wanted, source: Source, address: WebAddress, *, accept_change: bool) -> Item:
+        part = self._part(wanted.key)
+        with _forgotten_if_refused(lambda: transfer.forget_part(part)):
+            transfer.from_web(address, part, largest_bytes=wanted.largest_bytes, announce=self.announce)
+            found = _Found(part, str(address), sha256(part))
+            item = self._trusted(wanted, source, address, found, accept_change=accept_change)
+        transfer.forget_part(part)
+        return item
+
+    def _part(self, key: str) -> Path:
+        return self.shelf.folder / f"{key}.part"
+
+    def _trusted(self, wanted: Wanted, source: Source, address: Address, found: _Found, *, accept_change: bool) -> Item:
+        """Keep a fetched file, if it is the one that it should be."""
+        if source.sha256 is not None and found.sha256 != source.sha256:
+            raise WeightsError(
+                f"{address}: not the file that it should be: sha256 should be {source.sha256}, is {found.sha256}",
+                hint="it was damaged or exchanged; nothing of it is kept. Try again, or another source",
+            )
+        seen = self.shelf.ledger.seen(address)
+        if source.sha256 is None and seen is not None and found.sha256 != seen.sha256 and not accept_change:
+            raise WeightsError(
+                f"{address}: changed since {seen.first_seen}: sha256 was {seen.sha256}, is {found.sha256}",
+                hint=f"if its owner says so: kbnet weights pull {wanted.given} --accept-change",
+            )
+        says_what_for = self._check(wanted, found.path, found.origin)
+        found = replace(found, may_stay=found.may_stay and says_what_for)
+        return self._keep(wanted, found, address if seen is None or seen.sha256 != found.sha256 else None)
+
+    def _check(self, wanted: Wanted, file: Path, origin: str) -> bool:
+        """Check what can be checked without reading the values; say whether the file tells what it is for."""
+        from kbnet_cli import checkpoint
+
+        outline = checkpoint.outline(file, name=origin)
+        entry = wanted.entry
+        if entry is not None and (outline.architecture, outline.parameters) != (entry.architecture, entry.parameters):
+            raise WeightsError(
+                f"{origin}: {outline.architecture} with {outline.parameters:,} parameters, "
+                f"expected {entry.architecture} with {entry.parameters:,} for {entry.name}",
+                hint="this is another network; kbnet weights import FILE --as NAME takes it under a name of its own",
+            )
+        return outline.facts.told
+
+    def _keep(self, wanted: Wanted, found: _Found, first_seen: Address | None = None) -> Item:
+        """Put a file on the shelf, as safetensors of finite numbers that say what they are for.
+
+        Before that, remember the hash that an address gave: a crash between the two must not lose it.
+        """
+        from kbnet_cli import checkpoint
+
+        converted = self.shelf.folder / f"{wanted.key}.converted"
+        try:
+            if found.may_stay:
+                checkpoint.load(found.path, name=found.origin)  # as thorough as a conversion
+                kept = found.path
+            else:
+                facts = None if wanted.entry is None else wanted.entry.facts
+                with self.shelf.writing():
+                    checkpoint.convert(found.path, converted, facts=facts, name=found.origin)
+                kept = converted
+            if first_seen is not None:
+                with self.shelf.lock(".ledger"), self.shelf.writing():
+                    self.shelf.ledger.record(first_seen, found.sha256)
+            item = (wanted.key, kept)
+            return self.shelf.put(*item, origin=found.origin, origin_sha256=found.sha256, fetched=found.is_new)
+        finally:
+            converted.unlink(missing_ok=True)
+
+
+@contextmanager
+def _forgotten_if_refused(forget: Callable[[], None]) -> Iterator[None]:
+    """Keep nothing of a file that is refused. A transfer that was cut is kept, and gone on with another time."""
+    try:
+        yield
+    except FetchError:
+        raise
+    except WeightsError:
+        forget()
+        raise
