@@ -278,7 +278,7 @@ def _local(given: str) -> Path:
     if not there:
         names = ", ".join(entry.name for entry in catalogue.ENTRIES)
         raise WeightsError(
-            f"{given}: no such weights, neither a file nor a name of the catalogue",
+            f"{given[:200]}: no such weights, neither a file nor a name of the catalogue",
             hint=f"give a .safetensors or .pth file, {HUB_FORM}, or one of: {names}",
         )
     return path
