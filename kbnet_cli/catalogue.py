@@ -95,7 +95,8 @@ class Entry:
         return 8 * self.parameters + 4_000_000
 
 
-AUTHORS_LICENCE = "MIT (the authors' repository)"
+AUTHORS_LICENCE = "MIT"
+"""Of the authors' repository; nothing else is said of the weights."""
 MIRROR = "https://github.com/OpenModelDB/model-hub/releases/download/kbnet/"
 """OpenModelDB's copies of two of the authors' files. The authors' own links are dead (zhangyi-3/KBNet, issue 14)."""
 UNCLIPPED = (-0.5, 1.5)

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from kbnet_cli.errors import KBNetError
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from kbnet_cli.hub.listing import Listed
     from kbnet_cli.training.loop import Report
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+# Without emoji: names of files may hold :words:.
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 UNWRAPPED = 240
 """How wide a table may be where nobody's terminal sets the width."""
+WIDE = 120
+"""How wide a terminal must be for columns that can be done without."""
 
 
 def error(problem: KBNetError, *, cause: BaseException | None = None) -> None:
@@ -87,7 +90,7 @@ class Reporter:
         for task in progress.task_ids:
             progress.remove_task(task)
         count = f"[{self._number}/{self._photos}] " if self._photos > 1 else ""
-        task = progress.add_task(escape(count + one_line(name)), total=None, megapixels=megapixels)
+        task = progress.add_task(count + one_line(name), total=None, megapixels=megapixels)
 
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
@@ -102,7 +105,7 @@ def reporting(photos: int, *, quiet: bool) -> Iterator[Reporter]:
         yield Reporter(None, photos)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("tiles"),
@@ -117,7 +120,7 @@ def reporting(photos: int, *, quiet: bool) -> Iterator[Reporter]:
 def fetching(*, quiet: bool) -> Iterator[Callable[[str], Callable[[int, int | None], None] | None]]:
     """Show what is fetched while the block runs: a line each, and a bar on a terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -139,7 +142,7 @@ def fetching(*, quiet: bool) -> Iterator[Callable[[str], Callable[[int, int | No
 def training() -> Iterator[Callable[["Report"], None]]:
     """Show how a training goes: a bar on a terminal, and a line at each checkpoint everywhere."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:.0f} %"),
         TimeRemainingColumn(),
@@ -169,7 +172,7 @@ def findings(found: "Iterable[Finding]") -> None:
 
 
 def listing(found: "Iterable[Listed]") -> None:
-    """Print weights as a table on stdout: name, task, network, size, state, licence."""
+    """Print weights as a table on stdout: name, task, network, size, state, licence; on wide terminals what for."""
     styles = {
         "bundled": "green",
         "here": "green",
@@ -177,18 +180,23 @@ def listing(found: "Iterable[Listed]") -> None:
         "no public source known": "dim",
         "damaged": "bold red",
     }
-    table = _table("name", "for", "network", "size", "where", "licence", "what it takes out")
+    columns = ["for", "network", "size", "where", "licence"]
+    if not sys.stdout.isatty() or Console().width >= WIDE:
+        columns.append("what it takes out, or came from")
+    # A name that is cut cannot be copied.
+    table = _table(Column("name", no_wrap=True, overflow="ignore"), *columns)
     for listed in found:
         entry, size = listed.entry, listed.size_bytes
-        table.add_row(
+        cells = (
             Text(listed.name),
             Text(entry.task if entry else ""),
             Text(entry.architecture if entry else ""),
-            Text("" if size is None else f"{size / 1e6:.0f} MB", justify="right"),
+            Text("" if size is None else f"{size / 1e6:.{1 if size < 1e7 else 0}f} MB", justify="right"),
             Text(listed.state, style=styles[listed.state]),
             Text(entry.licence if entry else "unknown"),
             Text(one_line(entry.summary if entry else listed.origin or "")),
         )
+        table.add_row(*cells[: len(columns) + 1])
     _on_stdout(table)
 
 
@@ -212,12 +220,12 @@ def measurement(found: "Measurement") -> None:
     _on_stdout(table)
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str | Column) -> Table:
     return Table(*columns, box=None, show_header=bool(columns), pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def _on_stdout(table: Table) -> None:
-    Console(highlight=False, width=None if sys.stdout.isatty() else UNWRAPPED).print(table)
+    Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else UNWRAPPED).print(table)
 
 
 def duration(seconds: float) -> str:

@@ -126,7 +126,7 @@ def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
             f"tiles of {tile} overlapping by {overlap}"
         )
     if voice.verbose:
-        console.note(f"device: {choice.reason}")
+        console.note(f"device: {choice.device} ({choice.reason})")
         console.note(f"kernels: {running.running().on(choice.device, choice.precision)}")
     return engine, settings
 

@@ -242,3 +242,33 @@ def wait_for(path: Path, seconds: float = 60) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("words", [("weights", "path", "denoise-small"), ("weights", "list", "--json")])
+def test_a_full_standard_output_is_an_error(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command(*words), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: standard output: No space left on device"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes files")
+def test_a_closed_standard_output_harms_nothing(tmp_path: Path, identity_weights: Path) -> None:
+    write_picture(tmp_path / "a.png", size=(24, 32))
+    words = command("denoise", tmp_path / "a.png", "-w", identity_weights)
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert imagecodecs.png_decode((tmp_path / "a_denoised.png").read_bytes()).shape == (24, 32, 3)
+
+
+def test_what_a_terminal_cannot_show_is_shown_as_its_number() -> None:
+    ascii_only = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command("weights", "list"), env=ascii_only, capture_output=True, text=True, check=True)
+    assert "\\u03c3" in done.stdout
+
+
+def test_names_of_files_are_no_emoji(kbnet: Call) -> None:
+    assert "a:smile:[bold]b.png: no such file" in kbnet("denoise", "a:smile:[bold]b.png").stderr

@@ -12,14 +12,14 @@ from kbnet_cli import catalogue
 from kbnet_cli.catalogue import Facts, Source, facts_from_metadata
 from kbnet_cli.errors import FetchError, KBNetError, UsageError, WeightsError
 from kbnet_cli.hub import ledger, transfer
-from kbnet_cli.hub.address import WebAddress
+from kbnet_cli.hub.address import HubAddress, WebAddress
 from kbnet_cli.hub.ledger import Ledger
 from kbnet_cli.hub.library import Library
 from kbnet_cli.settings import Places
 from tests.hub_faults import Cut, HangUp, Headers, Refuse
 from tests.hub_server import HubServer
 from tests.networks import random_network, save
-from tests.test_hub import ADDRESS, entry_of, kept_files, same_tensors
+from tests.weights import ADDRESS, entry_of, kept_files, same_tensors
 
 
 def other_network(folder: Path) -> bytes:
@@ -93,6 +93,15 @@ def test_nobody_waits_for_a_day(mirror: HubServer, library: Library, pth: bytes)
         library.obtain(address, "denoise")
 
 
+def test_what_was_converted_from_the_cache_goes_with_it(hub: HubServer, library: Library, pth: bytes) -> None:
+    hub.add("owner/name", "a.pth", pth, large=True)
+    library.obtain("hf:owner/name/a.pth", "denoise")
+    cached = transfer.cached(HubAddress("owner/name", "a.pth"))
+    assert cached is not None
+    library.remove("hf:owner/name/a.pth")
+    assert not cached.exists()
+
+
 # The folder
 
 
@@ -109,11 +118,12 @@ def test_what_kbnet_keeps_is_not_taken_for_what_a_user_put_there(
 def test_a_file_that_a_user_put_there_is_never_replaced(library: Library, tmp_path: Path, pth: bytes) -> None:
     library.shelf.folder.mkdir()
     dropped = library.shelf.folder / "mine.safetensors"
-    dropped.write_bytes(other_network(tmp_path))
+    other = other_network(tmp_path)
+    dropped.write_bytes(other)
     library.import_file(tmp_path / "own.pth", "mine")
-    assert dropped.read_bytes() == other_network(tmp_path)
+    assert dropped.read_bytes() == other
     library.remove("mine")
-    assert dropped.read_bytes() == other_network(tmp_path)
+    assert dropped.read_bytes() == other
 
 
 def test_a_dropped_file_is_listed_found_and_told_of_when_it_stays(
@@ -123,6 +133,7 @@ def test_a_dropped_file_is_listed_found_and_told_of_when_it_stays(
     library.shelf.folder.mkdir()
     (library.shelf.folder / "tiny.pth").write_bytes(pth)
     assert [row.state for row in library.listing()] == ["here"]
+    assert [verdict.well for verdict in library.verify()] == [True]
     assert same_tensors(library.path("tiny"))
     told: list[str] = []
     Library(library.places, tell=told.append).remove("tiny")

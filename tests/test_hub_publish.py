@@ -45,7 +45,7 @@ TINY_ENTRY = Entry(
     channels=3,
     parameters=PARAMETERS,
     facts=Facts(task="derain", tile=96, limit=(-0.5, 1.5)),
-    licence="MIT (the authors' repository)",
+    licence="MIT",
     figures=(Figure("Test1", 30.5),),
     sources=(Source("hf:authors/place/tiny.pth"),),
 )

@@ -3,6 +3,8 @@
 Whatever is slow to import is imported inside the command that needs it, so that `kbnet --help` answers in a blink.
 """
 
+import errno
+import io
 import logging
 import os
 import signal
@@ -66,6 +68,29 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a full disk behind standard output answers."""
+
+
+def _run() -> None:
+    """Run the command line; what standard output does not take is an error as any other."""
+    from kbnet_cli.errors import OutputError
+
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NOT_TAKEN:
+            raise
+        # Python would try again at its end, and fail as it does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(
+            f"standard output: {error.strerror or error}", hint="make room where it goes, or send it elsewhere"
+        ) from error
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     from kbnet_cli.errors import KBNetError
@@ -75,8 +100,14 @@ def main() -> None:
     # What huggingface_hub warns of while it tries again, we tell when it is of no avail.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     signal.signal(signal.SIGTERM, _terminate)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: no file of ours may come to stand in its place
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot show is shown as its number
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        _run()
     except KBNetError as problem:
         from kbnet_cli import console
 

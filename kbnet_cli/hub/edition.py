@@ -138,7 +138,7 @@ def _is_its_own(entry: Entry, item: Item | None) -> bool:
 
 def _licence(given: str, known: Entry | None, told: str | None, *, called: bool) -> str:
     if known is not None:
-        return known.licence.partition(" ")[0].lower()  # they begin with an identifier: MIT (the authors' …)
+        return known.licence.lower()
     if told is None:
         why = ": it came from no source of the catalogue" if called else ""
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from kbnet_cli.catalogue import Entry, Source
@@ -41,9 +41,10 @@ class _Found:
     origin: str
     """An address or a path: errors speak of it, for the name that a file has on its way tells a user nothing."""
     sha256: str
-    may_stay: bool = False
-    """Whether it is used where it lies: in huggingface_hub's cache, if it says what it is for."""
+    cached: bool = False
+    """Whether it lies in huggingface_hub's cache, where it stays if it says what it is for."""
     is_new: bool = True
+    """Whether it came just now."""
 
 
 class Intake:
@@ -78,7 +79,7 @@ class Intake:
         Raises:
             WeightsError: it is not what is wanted, or no safe KBNet.
         """
-        origin = str(file.absolute())
+        origin = str(file.absolute().resolve())
         self._check(wanted, file, origin)
         return self._keep(wanted, _Found(file, origin, sha256(file)))
 
@@ -101,7 +102,7 @@ class Intake:
                 transfer.forget_cached(file.path)
 
         with _forgotten_if_refused(forget):
-            found = _Found(file.path, str(address), sha256(file.path), may_stay=True, is_new=file.is_new)
+            found = _Found(file.path, str(address), sha256(file.path), cached=True, is_new=file.is_new)
             return self._trusted(wanted, source, address, found, accept_change=accept_change)
 
     def _from_web(self, wanted: Wanted, source: Source, address: WebAddress, *, accept_change: bool) -> Item:
@@ -129,9 +130,9 @@ class Intake:
                 f"{address}: changed since {seen.first_seen}: sha256 was {seen.sha256}, is {found.sha256}",
                 hint=f"if its owner says so: kbnet weights pull {wanted.given} --accept-change",
             )
-        says_what_for = self._check(wanted, found.path, found.origin)
-        found = replace(found, may_stay=found.may_stay and says_what_for)
-        return self._keep(wanted, found, address if seen is None or seen.sha256 != found.sha256 else None)
+        stays = self._check(wanted, found.path, found.origin) and found.cached
+        is_known = seen is not None and seen.sha256 == found.sha256
+        return self._keep(wanted, found, stays=stays, first_seen=None if is_known else address)
 
     def _check(self, wanted: Wanted, file: Path, origin: str) -> bool:
         """Check what can be checked without reading the values; say whether the file tells what it is for."""
@@ -147,7 +148,7 @@ class Intake:
             )
         return outline.facts.told
 
-    def _keep(self, wanted: Wanted, found: _Found, first_seen: Address | None = None) -> Item:
+    def _keep(self, wanted: Wanted, found: _Found, *, stays: bool = False, first_seen: Address | None = None) -> Item:
         """Put a file on the shelf, as safetensors of finite numbers that say what they are for.
 
         Before that, remember the hash that an address gave: a crash between the two must not lose it.
@@ -156,7 +157,7 @@ class Intake:
 
         converted = self.shelf.folder / f"{wanted.key}.converted"
         try:
-            if found.may_stay:
+            if stays:
                 checkpoint.load(found.path, name=found.origin)  # as thorough as a conversion
                 kept = found.path
             else:
@@ -167,8 +168,14 @@ class Intake:
             if first_seen is not None:
                 with self.shelf.lock(".ledger"), self.shelf.writing():
                     self.shelf.ledger.record(first_seen, found.sha256)
-            item = (wanted.key, kept)
-            return self.shelf.put(*item, origin=found.origin, origin_sha256=found.sha256, fetched=found.is_new)
+            return self.shelf.put(
+                wanted.key,
+                kept,
+                origin=found.origin,
+                origin_sha256=found.sha256,
+                fetched=found.is_new,
+                converted_from=found.path if found.cached and found.is_new and not stays else None,
+            )
         finally:
             converted.unlink(missing_ok=True)
 

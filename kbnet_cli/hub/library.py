@@ -1,5 +1,6 @@
 """All weights that can be had: those that come with kbnet, those on the shelf, and those that have to be fetched."""
 
+import difflib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -114,6 +115,8 @@ class Library:
         with self._locked(given, wanted.key):
             self.intake.forget_part(wanted.key)
             self.shelf.remove(item)
+            if item.record.converted_from is not None:
+                transfer.forget_cached(Path(item.record.converted_from))
             if item.is_elsewhere:
                 self._leave_or_forget(item)
         dropped = self._dropped(wanted)
@@ -140,14 +143,17 @@ class Library:
         """Read everything on the shelf whole: whether each is what it was, and a KBNet of finite numbers."""
         from kbnet_cli import checkpoint
 
-        for item in self.shelf.items():
-            error = None
+        for row in self.listing():
+            if row.path is None or row.state == "bundled":
+                continue
+            item, error = self.shelf.item(row.name), None
             try:
-                self.shelf.compare(item)
-                checkpoint.load(item.path)
+                if item is not None:  # else a user has put it there by hand
+                    self.shelf.compare(item)
+                checkpoint.load(row.path)
             except WeightsError as problem:
                 error = problem
-            yield Verdict(item.key, item.path, error)
+            yield Verdict(row.name, row.path, error)
 
     def _here(self, given: str) -> Path | None:
         """Return the file of what is given if it is on this machine; None if it could be fetched.
@@ -276,10 +282,11 @@ def _local(given: str) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WeightsError(f"{given[:120]}: cannot be read: {reason}", hint="check the path") from error
     if not there:
-        names = ", ".join(entry.name for entry in catalogue.ENTRIES)
+        near = difflib.get_close_matches(given, [entry.name for entry in catalogue.ENTRIES], n=1)
+        meant = f"did you mean {near[0]}? Else" if near else "see kbnet weights list, or"
         raise WeightsError(
             f"{given[:200]}: no such weights, neither a file nor a name of the catalogue",
-            hint=f"give a .safetensors or .pth file, {HUB_FORM}, or one of: {names}",
+            hint=f"{meant} give a .safetensors or .pth file, or {HUB_FORM}",
         )
     return path
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,10 +30,9 @@ def explained(address: Address) -> Iterator[None]:
             f"{address}: no such repository, or it is private",
             hint="check the name; for a private one: hf auth login, or set HF_TOKEN",
         ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FetchError(f"{address}: no such revision", hint="check what follows the @") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise FetchError(f"{address}: no such file in the repository", hint="check its name") from error
+    except (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError) as error:
+        what = "revision" if isinstance(error, errors.RevisionNotFoundError) else "file in the repository"
+        raise FetchError(f"{address}: no such {what}", hint="check how it is written") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise _no_connection(address, error.__cause__ or error) from error
     except errors.HfHubHTTPError as error:
@@ -54,9 +54,13 @@ def _no_connection(address: Address, error: BaseException) -> FetchError:
     if isinstance(error, errors.HfHubHTTPError):
         return _refused(address, error)
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return FetchError(f"{address}: not on this machine, and HF_HUB_OFFLINE forbids fetching it", hint="unset it")
+        return FetchError(
+            f"{address}: not on this machine, and HF_HUB_OFFLINE forbids fetching it", hint="unset HF_HUB_OFFLINE"
+        )
+    proxies = ", ".join(f"{scheme} {proxy}" for scheme, proxy in urllib.request.getproxies().items())
+    through = f", which goes through a proxy ({proxies})," if proxies else ""
     return FetchError(
-        f"{address}: no connection: {_first_line(error)}", hint="check the network and the proxy, then try again"
+        f"{address}: no connection: {_first_line(error)}", hint=f"check the network{through} and try again"
     )
 
 
@@ -76,9 +80,11 @@ def _not_written(address: Address, error: OSError) -> FetchError:
         errno.ENOSPC: ("the disk is full", "make room, or keep weights elsewhere: --weights-folder, HF_HOME"),
         errno.EDQUOT: ("the quota is used up", "make room, or keep weights elsewhere: --weights-folder, HF_HOME"),
         errno.EACCES: ("no permission to write", "keep weights elsewhere: --weights-folder, HF_HOME"),
+        errno.ENOTDIR: ("a file stands where a folder should be", "see what HF_HOME and --weights-folder are"),
         errno.EROFS: ("the folder is read-only", "keep weights elsewhere: --weights-folder, HF_HOME"),
     }
-    reason, hint = reasons.get(error.errno or 0, (_first_line(error), ""))
+    plain = error.strerror if error.filename and error.strerror else _first_line(error)
+    reason, hint = reasons.get(error.errno or 0, (plain, ""))
     where = f" ({error.filename})" if error.filename else ""
     return FetchError(f"{address}: {reason}{where}", hint=hint)
 

@@ -41,6 +41,8 @@ class Record:
     """The day, as 2026-11-22."""
     fetched: bool
     """Whether kbnet has put the file where it is. What was there before is not deleted with the record."""
+    converted_from: str | None = None
+    """A file in huggingface_hub's cache that kbnet has fetched and converted, and that goes with this one."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,16 @@ class Shelf:
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 
-    def put(self, key: str, file: Path, *, origin: str, origin_sha256: str, fetched: bool) -> Item:
+    def put(
+        self,
+        key: str,
+        file: Path,
+        *,
+        origin: str,
+        origin_sha256: str,
+        fetched: bool,
+        converted_from: Path | None = None,
+    ) -> Item:
         """Keep a file: one that lies in the folder moves to its place, one elsewhere stays where it is."""
         before = self.item(key)
         found = sha256(file)
@@ -152,7 +163,17 @@ class Shelf:
                 place = f"{found[:12]}/{key}.safetensors"
                 (self.folder / place).parent.mkdir(exist_ok=True)
                 file.replace(self.folder / place)
-            record = Record(origin, origin_sha256, place, found, status.st_size, status.st_mtime_ns, today(), fetched)
+            record = Record(
+                origin,
+                origin_sha256,
+                place,
+                found,
+                status.st_size,
+                status.st_mtime_ns,
+                today(),
+                fetched,
+                None if converted_from is None else str(converted_from),
+            )
             write_json(self._record_path(key), asdict(record))
         item = Item(key, self.folder / place, record)
         if before is not None and before.path != item.path:

@@ -7,6 +7,7 @@ needed, because it takes half a second and weights that are here need none of it
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from kbnet_cli.hub.shelf import sha256
 Progress = Callable[[int, int | None], None]
 """Told the bytes there are and the bytes there will be, None if unknown."""
 Announce = Callable[[str], Progress | None]
-"""Told what begins to arrive; returns what is told of its bytes."""
+"""Told what is to be fetched; returns what is told of its bytes."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,10 @@ def from_hub(address: HubAddress, *, largest_bytes: int, announce: Announce = la
     from huggingface_hub import hf_hub_download
 
     use_careful_client()
-    bar = _bar(address, largest_bytes, announce)
+    bar = _bar(address, largest_bytes, announce(str(address)))
     before = _blobs(address)
-    with explained(address):
+    with explained(address), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of little space on the disk, before the error that tells of it
         for attempt in attempts():
             with attempt:
                 found = hf_hub_download(address.repository, address.file, revision=address.revision, tqdm_class=bar)
@@ -113,14 +115,14 @@ def from_web(address: WebAddress, part: Path, *, largest_bytes: int, announce: A
         address: where it is.
         part: where its bytes go. A file beside it keeps the server's mark of the version (ETag).
         largest_bytes: a file that is larger is refused.
-        announce: told when bytes come.
+        announce: told before the server is asked.
 
     Raises:
         FetchError: it cannot be had now. What there is stays in `part`.
         WeightsError: it is larger than it should be.
     """
     use_careful_client()
-    bar = _bar(address, largest_bytes, announce)
+    bar = _bar(address, largest_bytes, announce(str(address)))
     with explained(address):
         for attempt in attempts():
             with attempt:
@@ -192,15 +194,12 @@ def _mark_file(part: Path) -> Path:
     return part.with_name(part.name + ".mark")
 
 
-def _bar(address: Address, largest_bytes: int, announce: Announce) -> Any:
+def _bar(address: Address, largest_bytes: int, progress: Progress | None) -> Any:
     """Return what huggingface_hub takes for a class of progress bars, and tells of every piece that arrives."""
-    announced: list[Progress | None] = []  # once, however often the transfer is tried
 
     class Bar:
         def __init__(self, *_: object, total: int | None = None, initial: int = 0, **__: object) -> None:
             self.total, self.n = total, initial
-            if not announced:
-                announced.append(announce(str(address)))
 
         def __enter__(self) -> "Bar":
             return self
@@ -212,8 +211,8 @@ def _bar(address: Address, largest_bytes: int, announce: Announce) -> Any:
             self.n += more
             if self.n > largest_bytes:
                 raise _too_large(address, self.n, largest_bytes)
-            if announced[0] is not None:
-                announced[0](self.n, self.total)
+            if progress is not None:
+                progress(self.n, self.total)
 
         def close(self) -> None:
             pass
