@@ -68,10 +68,8 @@ def _counted(folder: Path) -> Look:
 
 
 def hub_cache(places: Places) -> Look:
-    """Tell what huggingface_hub keeps, and how much of it kbnet can use."""
+    """Tell what huggingface_hub keeps for other programs, and how much of it is weights of the user's repository."""
     from huggingface_hub import constants, scan_cache_dir
-
-    from kbnet_cli.hub.shelf import Shelf
 
     folder = Path(constants.HF_HUB_CACHE)
     try:
@@ -81,14 +79,12 @@ def hub_cache(places: Places) -> Look:
     if not there:
         return Look(f"{folder}: not there yet")
     found = scan_cache_dir(folder)
-    kept = {item.path.resolve() for item in Shelf(places.weights_folder).items()}
     own = {
         file.blob_path.resolve(): file.size_on_disk
         for repo in found.repos
         for revision in repo.revisions
         for file in revision.files
-        if file.file_path.resolve() in kept
-        or (repo.repo_id == places.hub_repo and file.file_path.suffix.lower() in WEIGHTS)
+        if repo.repo_id == places.hub_repo and file.file_path.suffix.lower() in WEIGHTS
     }
     return Look(f"{folder}: {_megabytes(found.size_on_disk)}, of it kbnet's weights {_megabytes(sum(own.values()))}")
 

@@ -1,6 +1,5 @@
 """Files that others live from as well: huggingface_hub's cache, the folder of weights, a kill at the wrong moment."""
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -10,13 +9,13 @@ from huggingface_hub import constants, file_download, hf_hub_download
 
 from kbnet_cli import catalogue
 from kbnet_cli.catalogue import Facts, Source, facts_from_metadata
-from kbnet_cli.errors import FetchError, KBNetError, UsageError, WeightsError
-from kbnet_cli.hub import ledger, transfer
-from kbnet_cli.hub.address import HubAddress, WebAddress
+from kbnet_cli.errors import FetchError, UsageError, WeightsError
+from kbnet_cli.hub import ledger
+from kbnet_cli.hub.address import WebAddress
 from kbnet_cli.hub.ledger import Ledger
 from kbnet_cli.hub.library import Library
 from kbnet_cli.settings import Places
-from tests.hub_faults import Cut, HangUp, Headers, Refuse
+from tests.hub_faults import Cut, Flip, HangUp, Headers, Refuse
 from tests.hub_server import HubServer
 from tests.networks import random_network, save
 from tests.weights import ADDRESS, entry_of, kept_files, same_tensors
@@ -43,23 +42,41 @@ def test_a_file_of_another_program_is_never_deleted(hub: HubServer, library: Lib
         assert fetched.read_bytes() == data
 
 
-def test_the_same_bytes_under_another_revision_stay(hub: HubServer, library: Library, safetensors: bytes) -> None:
-    commit = hub.add("owner/name", "a.safetensors", safetensors)
-    hub.add("owner/name", "other.txt", b"so that main is another commit")
-    pinned = library.obtain(f"{ADDRESS}@{commit}", "denoise")
-    library.obtain(ADDRESS, "denoise")
-    library.remove(ADDRESS)
-    assert library.obtain(f"{ADDRESS}@{commit}", "denoise") == pinned
-    assert pinned.read_bytes() == safetensors
+def test_nothing_is_written_into_the_cache(hub: HubServer, library: Library, safetensors: bytes, pth: bytes) -> None:
+    for name, data in (("a.safetensors", safetensors), ("a.pth", pth)):
+        hub.add("owner/name", name, data, large=True)
+        assert same_tensors(library.obtain(f"hf:owner/name/{name}", "denoise"))
+    assert not list((library.shelf.folder.parent / "huggingface" / "hub").rglob("blobs/*"))
+    assert not list(library.shelf.folder.glob(".fetch-*"))
 
 
-def test_what_kbnet_has_fetched_is_gone_when_removed(hub: HubServer, library: Library, safetensors: bytes) -> None:
+def test_a_damaged_file_of_the_cache_is_fetched_anew(hub: HubServer, library: Library, safetensors: bytes) -> None:
+    hub.add("owner/name", "a.safetensors", safetensors)
+    blob = Path(hf_hub_download("owner/name", "a.safetensors")).resolve()
+    damaged = bytearray(safetensors)
+    damaged[-1] ^= 1
+    blob.write_bytes(damaged)
+    assert same_tensors(library.obtain(ADDRESS, "denoise"))
+    assert blob.read_bytes() == damaged, "it is not ours"
+
+
+def test_a_small_file_is_compared_with_its_git_hash(hub: HubServer, library: Library, safetensors: bytes) -> None:
+    hub.add("owner/name", "a.safetensors", safetensors, large=False)
+    hub.fault(Flip(len(safetensors) - 100), path="/resolve/")
+    with pytest.raises(WeightsError, match="damaged on its way"):
+        library.obtain(ADDRESS, "denoise")
+    assert same_tensors(library.obtain(ADDRESS, "denoise"))
+
+
+def test_a_pull_of_what_has_not_changed_asks_and_fetches_nothing(
+    hub: HubServer, library: Library, safetensors: bytes
+) -> None:
     hub.add("owner/name", "a.safetensors", safetensors)
     path = library.obtain(ADDRESS, "denoise")
-    blob = path.resolve()
-    library.remove(ADDRESS)
-    assert not path.exists()
-    assert not blob.exists()
+    hub.forget()
+    assert library.pull(ADDRESS) == path
+    assert hub.asked("HEAD")
+    assert not hub.asked("GET", "/cdn/")
 
 
 def test_with_xet_and_telemetry_as_they_are_by_default(
@@ -71,7 +88,7 @@ def test_with_xet_and_telemetry_as_they_are_by_default(
     monkeypatch.setattr(file_download, "xet_get", lambda **_: pytest.fail("Xet goes round the careful client"))
     hub.add("owner/name", "a.safetensors", safetensors)
     hub.fault(Headers({"X-Xet-Hash": "ab" * 32, "X-Xet-Refresh-Route": "/nowhere"}), method="HEAD", times=None)
-    assert library.obtain(ADDRESS, "denoise").read_bytes() == safetensors
+    assert same_tensors(library.obtain(ADDRESS, "denoise"))
     assert not hub.asked(".*", "agent")
 
 
@@ -91,15 +108,6 @@ def test_nobody_waits_for_a_day(mirror: HubServer, library: Library, pth: bytes)
     mirror.fault(Refuse(429, retry_after=86_400), path="/a.pth", times=None)
     with pytest.raises(FetchError, match="come back in 1440 minutes"):
         library.obtain(address, "denoise")
-
-
-def test_what_was_converted_from_the_cache_goes_with_it(hub: HubServer, library: Library, pth: bytes) -> None:
-    hub.add("owner/name", "a.pth", pth, large=True)
-    library.obtain("hf:owner/name/a.pth", "denoise")
-    cached = transfer.cached(HubAddress("owner/name", "a.pth"))
-    assert cached is not None
-    library.remove("hf:owner/name/a.pth")
-    assert not cached.exists()
 
 
 # The folder
@@ -176,7 +184,7 @@ def test_verify_tells_of_a_file_that_is_gone(hub: HubServer, library: Library, s
     (verdict,) = library.verify()
     assert verdict.error is not None
     assert "its file is gone" in verdict.error.message
-    assert library.obtain(ADDRESS, "denoise").read_bytes() == safetensors, "it is fetched again"
+    assert same_tensors(library.obtain(ADDRESS, "denoise")), "it is fetched again"
 
 
 def test_a_damaged_file_can_be_replaced_from_its_source(mirror: HubServer, library: Library, pth: bytes) -> None:
@@ -326,21 +334,6 @@ def test_facts_that_cannot_be_meant_are_refused(metadata: dict[str, str]) -> Non
     with pytest.raises(WeightsError, match="make no sense"):
         facts_from_metadata(metadata, "a.safetensors")
     assert facts_from_metadata({}, "a.safetensors") == Facts(told=False)
-
-
-@pytest.mark.parametrize("raised", [errno.EACCES, errno.EIO])
-def test_a_cache_that_cannot_be_changed_is_an_error(
-    raised: int, hub: HubServer, library: Library, safetensors: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.add("owner/name", "a.safetensors", safetensors)
-    library.obtain(ADDRESS, "denoise")
-
-    def refuse(*_: object) -> None:
-        raise OSError(raised, os.strerror(raised))
-
-    monkeypatch.setattr(transfer, "forget_cached", refuse)
-    with pytest.raises(KBNetError):
-        library.remove(ADDRESS)
 
 
 def test_a_folder_of_ones_own(tmp_path: Path, pth: bytes) -> None:

@@ -263,7 +263,7 @@ def test_what_was_fetched_says_where_it_is_from(hub: HubServer, command: Call, l
 def test_secrets_in_an_address_are_not_told(command: Call, library: Library, own: Path) -> None:
     library.shelf.folder.mkdir()
     origin = "https://example.org/a.pth?key=secret#part"
-    library.shelf.put("mine", own, origin=origin, origin_sha256="0" * 64, fetched=True)
+    library.shelf.put("mine", own, origin=origin, origin_sha256="0" * 64)
     done = command("mine", "--licence", "mit", "--dry-run", say=None)
     assert "| from | https://example.org/a.pth, converted from a file with sha256 `0000" in done.stdout
 

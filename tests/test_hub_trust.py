@@ -42,7 +42,7 @@ def test_a_wrong_byte_of_the_hub_is_seen(hub: HubServer, library: Library, safet
     with pytest.raises(WeightsError, match="sha256"):
         library.obtain(ADDRESS, "denoise")
     assert nothing_was_kept(library, ADDRESS)
-    assert library.obtain(ADDRESS, "denoise").read_bytes() == safetensors
+    assert same_tensors(library.obtain(ADDRESS, "denoise"))
 
 
 def test_a_later_change_is_an_error_that_shows_both(
@@ -75,8 +75,8 @@ def test_a_branch_that_moved_is_noticed_when_pulled_and_the_old_file_stays(
     assert library.obtain(ADDRESS, "denoise") == before
     with pytest.raises(WeightsError, match="changed since"):
         library.pull(ADDRESS)
-    assert library.obtain(ADDRESS, "denoise").read_bytes() == safetensors
-    assert library.pull(ADDRESS, accept_change=True).read_bytes() != safetensors
+    assert same_tensors(library.obtain(ADDRESS, "denoise"))
+    assert not same_tensors(library.pull(ADDRESS, accept_change=True))
 
 
 def test_a_damaged_lock_file_is_not_taken_for_an_empty_one(mirror: HubServer, library: Library, pth: bytes) -> None:

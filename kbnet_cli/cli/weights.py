@@ -234,12 +234,21 @@ def remove(
         kbnet weights remove sidd
     """  # noqa: D301
     from kbnet_cli import console
+    from kbnet_cli.errors import KBNetError
     from kbnet_cli.hub.library import Library
 
     library = Library(settled(context).places, tell=console.note)
+    failed: KBNetError | None = None
     for name in names:
-        library.remove(name)
-        console.note(f"{name}: removed")
+        try:
+            library.remove(name)
+        except KBNetError as error:  # the others still go
+            console.error(error)
+            failed = error
+        else:
+            console.note(f"{name}: removed")
+    if failed is not None:
+        raise typer.Exit(failed.exit_code)
 
 
 def _agreed(question: str) -> bool:

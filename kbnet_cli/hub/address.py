@@ -119,5 +119,5 @@ def _is_relative(path: str) -> bool:
 def key(address: Address) -> str:
     """Return a name for files that is short, says what they are, and is another for every address."""
     digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
-    stem = re.sub(r"[^\w.-]+", "-", address.file, flags=re.ASCII).rpartition(".")[0] or "weights"
-    return f"{stem[-60:].lstrip('.-')}-{digest}"
+    stem = re.sub(r"[^\w.-]+", "-", address.file, flags=re.ASCII).rpartition(".")[0].lower()
+    return f"{stem[-60:].strip('._-') or 'weights'}-{digest}"

@@ -51,9 +51,14 @@ def _refuse_plain(request: Any) -> None:
 
 
 def _refuse_long_waits(response: Any) -> None:
-    asked = response.headers.get("Retry-After", "")
-    if asked.isdecimal() and int(asked) > LONGEST_WAIT_SECONDS:
-        host, minutes = urlsplit(str(response.request.url)).netloc, round(int(asked) / 60)
+    from huggingface_hub.utils import parse_ratelimit_headers
+
+    limit, after = parse_ratelimit_headers(response.headers), response.headers.get("Retry-After", "")
+    seconds = int(after) if after.isdecimal() else 0
+    if limit is not None and limit.remaining == 0:
+        seconds = max(seconds, limit.reset_in_seconds)
+    if response.status_code >= 400 and seconds > LONGEST_WAIT_SECONDS:
+        host, minutes = urlsplit(str(response.request.url)).netloc, round(seconds / 60)
         raise FetchError(
             f"{host}: the server is busy ({response.status_code}), and asks to come back in {minutes} minutes"
         )

@@ -1,7 +1,9 @@
 """Files that come in: fetched, compared with what is known of them, checked, converted, and then put on the shelf."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from kbnet_cli.hub import address as addresses
 from kbnet_cli.hub import transfer
 from kbnet_cli.hub.address import Address, HubAddress, WebAddress
 from kbnet_cli.hub.shelf import Item, Shelf, sha256
-from kbnet_cli.hub.transfer import Announce, Cached
+from kbnet_cli.hub.transfer import Announce
 
 LARGEST_UNKNOWN_BYTES = 2_000_000_000
 """Files that no entry tells of may be this large: over three times the largest published network."""
@@ -41,10 +43,7 @@ class _Found:
     origin: str
     """An address or a path: errors speak of it, for the name that a file has on its way tells a user nothing."""
     sha256: str
-    cached: bool = False
-    """Whether it lies in huggingface_hub's cache, where it stays if it says what it is for."""
-    is_new: bool = True
-    """Whether it came just now."""
+    etag: str | None = None
 
 
 class Intake:
@@ -79,8 +78,8 @@ class Intake:
         Raises:
             WeightsError: it is not what is wanted, or no safe KBNet.
         """
-        origin = str(file.absolute().resolve())
-        self._check(wanted, file, origin)
+        origin = os.path.normpath(file.absolute())
+        self.check(wanted, file, origin)
         return self._keep(wanted, _Found(file, origin, sha256(file)))
 
     def forget_part(self, key: str) -> None:
@@ -90,27 +89,41 @@ class Intake:
     def _from_hub(
         self, wanted: Wanted, source: Source, address: HubAddress, *, newest: bool, accept_change: bool
     ) -> Item:
-        # What another program has fetched needs no connection.
         there = None if newest else transfer.cached(address)
-        if there is not None:
-            file = Cached(there, is_new=False)
-        else:
-            file = transfer.from_hub(address, largest_bytes=wanted.largest_bytes, announce=self.announce)
-
-        def forget() -> None:
-            if file.is_new:
-                transfer.forget_cached(file.path)
-
-        with _forgotten_if_refused(forget):
-            found = _Found(file.path, str(address), sha256(file.path), cached=True, is_new=file.is_new)
+        if there is not None:  # what another program has fetched needs no connection, and is left to it
+            found = _Found(there, str(address), sha256(there))
             return self._trusted(wanted, source, address, found, accept_change=accept_change)
+        mark = transfer.ask_hub(address)
+        item = self.shelf.find(wanted.key) if not accept_change else None
+        if item is not None and (item.record.origin, item.record.etag) == (str(address), mark.etag):
+            return item
+        with self._folder(wanted.key) as folder:
+            largest = wanted.largest_bytes
+            path = transfer.from_hub(address, mark, folder, largest_bytes=largest, announce=self.announce)
+            found = _Found(path, str(address), sha256(path), mark.etag)
+            return self._trusted(wanted, source, address, found, accept_change=accept_change)
+
+    @contextmanager
+    def _folder(self, key: str) -> Iterator[Path]:
+        """Lend a folder for what is on its way; nothing of it stays, also of an earlier one."""
+        folder = self.shelf.folder / f".fetch-{key}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _from_web(self, wanted: Wanted, source: Source, address: WebAddress, *, accept_change: bool) -> Item:
         part = self._part(wanted.key)
-        with _forgotten_if_refused(lambda: transfer.forget_part(part)):
+        try:
             transfer.from_web(address, part, largest_bytes=wanted.largest_bytes, announce=self.announce)
             found = _Found(part, str(address), sha256(part))
             item = self._trusted(wanted, source, address, found, accept_change=accept_change)
+        except FetchError:
+            raise  # what was cut is gone on with another time
+        except WeightsError:
+            transfer.forget_part(part)
+            raise
         transfer.forget_part(part)
         return item
 
@@ -130,12 +143,26 @@ class Intake:
                 f"{address}: changed since {seen.first_seen}: sha256 was {seen.sha256}, is {found.sha256}",
                 hint=f"if its owner says so: kbnet weights pull {wanted.given} --accept-change",
             )
-        stays = self._check(wanted, found.path, found.origin) and found.cached
+        before = self.shelf.item(wanted.key)
         is_known = seen is not None and seen.sha256 == found.sha256
-        return self._keep(wanted, found, stays=stays, first_seen=None if is_known else address)
+        exchanged = (
+            before is not None and before.record.origin_sha256 != found.sha256 and not (is_known or accept_change)
+        )
+        if source.sha256 is None and before is not None and exchanged:
+            raise WeightsError(
+                f"{address}: not what {wanted.given} is here, which came from {before.record.origin}: "
+                f"sha256 was {before.record.origin_sha256}, is {found.sha256}",
+                hint=f"to have this one instead: kbnet weights pull {wanted.given} --accept-change",
+            )
+        self.check(wanted, found.path, found.origin)
+        return self._keep(wanted, found, None if is_known else address)
 
-    def _check(self, wanted: Wanted, file: Path, origin: str) -> bool:
-        """Check what can be checked without reading the values; say whether the file tells what it is for."""
+    def check(self, wanted: Wanted, file: Path, origin: str) -> None:
+        """Check what can be checked without reading the values.
+
+        Raises:
+            WeightsError: it is not what is wanted, or no KBNet.
+        """
         from kbnet_cli import checkpoint
 
         outline = checkpoint.outline(file, name=origin)
@@ -146,9 +173,8 @@ class Intake:
                 f"expected {entry.architecture} with {entry.parameters:,} for {entry.name}",
                 hint="this is another network; kbnet weights import FILE --as NAME takes it under a name of its own",
             )
-        return outline.facts.told
 
-    def _keep(self, wanted: Wanted, found: _Found, *, stays: bool = False, first_seen: Address | None = None) -> Item:
+    def _keep(self, wanted: Wanted, found: _Found, first_seen: Address | None = None) -> Item:
         """Put a file on the shelf, as safetensors of finite numbers that say what they are for.
 
         Before that, remember the hash that an address gave: a crash between the two must not lose it.
@@ -156,37 +182,16 @@ class Intake:
         from kbnet_cli import checkpoint
 
         converted = self.shelf.folder / f"{wanted.key}.converted"
+        facts = None if wanted.entry is None else wanted.entry.facts
         try:
-            if stays:
-                checkpoint.load(found.path, name=found.origin)  # as thorough as a conversion
-                kept = found.path
-            else:
-                facts = None if wanted.entry is None else wanted.entry.facts
-                with self.shelf.writing():
-                    checkpoint.convert(found.path, converted, facts=facts, name=found.origin)
-                kept = converted
+            with self.shelf.writing():
+                checkpoint.convert(found.path, converted, facts=facts, name=found.origin)
             if first_seen is not None:
                 with self.shelf.lock(".ledger"), self.shelf.writing():
                     self.shelf.ledger.record(first_seen, found.sha256)
             return self.shelf.put(
-                wanted.key,
-                kept,
-                origin=found.origin,
-                origin_sha256=found.sha256,
-                fetched=found.is_new,
-                converted_from=found.path if found.cached and found.is_new and not stays else None,
+                wanted.key, converted, origin=found.origin, origin_sha256=found.sha256, etag=found.etag
             )
         finally:
-            converted.unlink(missing_ok=True)
-
-
-@contextmanager
-def _forgotten_if_refused(forget: Callable[[], None]) -> Iterator[None]:
-    """Keep nothing of a file that is refused. A transfer that was cut is kept, and gone on with another time."""
-    try:
-        yield
-    except FetchError:
-        raise
-    except WeightsError:
-        forget()
-        raise
+            with suppress(OSError):
+                converted.unlink(missing_ok=True)

@@ -3,18 +3,17 @@
 import difflib
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from kbnet_cli import catalogue
 from kbnet_cli.catalogue import Entry, Source, Task
 from kbnet_cli.errors import FetchError, UsageError, WeightsError
 from kbnet_cli.hub import address as addresses
-from kbnet_cli.hub import transfer
 from kbnet_cli.hub.address import HUB_FORM, HubAddress
 from kbnet_cli.hub.intake import Intake, Wanted
 from kbnet_cli.hub.listing import Listed, State, Verdict, listed
-from kbnet_cli.hub.shelf import Item, Shelf, sha256
+from kbnet_cli.hub.shelf import FolderError, Item, Shelf, sha256, status_of
 from kbnet_cli.hub.transfer import Announce
 from kbnet_cli.settings import Places
 
@@ -93,7 +92,7 @@ class Library:
             item = self.shelf.find(name)
             if item is None:
                 return self.intake.take(Wanted(name, name, entry, ()), file).path
-            if item.record.origin_sha256 == sha256(file):
+            if status_of(file) is not None and item.record.origin_sha256 == sha256(file):
                 return item.path
         raise WeightsError(
             f"{name}: is here already, from {item.record.origin}", hint=f"kbnet weights remove {name}, or another name"
@@ -109,16 +108,13 @@ class Library:
         if entry is not None and entry.bundled is not None:
             raise WeightsError(f"{given}: comes with kbnet", hint="it goes when kbnet is uninstalled")
         wanted = self._wanted(given)
-        item = None if wanted is None else self.shelf.item(wanted.key)
-        if wanted is None or item is None:
+        there = False
+        if wanted is not None:
+            with self._locked(given, wanted.key):
+                self.intake.forget_part(wanted.key)
+                there = self.shelf.remove(wanted.key)
+        if wanted is None or not there:
             raise WeightsError(f"{given}: not on this machine", hint="see kbnet weights list")
-        with self._locked(given, wanted.key):
-            self.intake.forget_part(wanted.key)
-            self.shelf.remove(item)
-            if item.record.converted_from is not None:
-                transfer.forget_cached(Path(item.record.converted_from))
-            if item.is_elsewhere:
-                self._leave_or_forget(item)
         dropped = self._dropped(wanted)
         if dropped is not None:
             self.tell(f"{given}: {dropped} is yours and stays; it is used again when {given} is named")
@@ -128,7 +124,7 @@ class Library:
         items = {item.key: item for item in self.shelf.items()}
         for entry in catalogue.ENTRIES:
             item = items.pop(entry.name, None)
-            if item is not None and item.path.is_file():
+            if item is not None and status_of(item.path) is not None:
                 yield listed(item, entry)
             elif entry.path is not None:
                 yield Listed(entry.name, entry, "bundled", entry.path, entry.size_bytes, None, None)
@@ -143,17 +139,19 @@ class Library:
         """Read everything on the shelf whole: whether each is what it was, and a KBNet of finite numbers."""
         from kbnet_cli import checkpoint
 
-        for row in self.listing():
-            if row.path is None or row.state == "bundled":
-                continue
-            item, error = self.shelf.item(row.name), None
-            try:
-                if item is not None:  # else a user has put it there by hand
-                    self.shelf.compare(item)
-                checkpoint.load(row.path)
-            except WeightsError as problem:
-                error = problem
-            yield Verdict(row.name, row.path, error)
+        for item in self.shelf.items():
+            with _judged() as problems:
+                self.shelf.compare(item)
+                checkpoint.load(item.path)
+            yield Verdict(item.key, item.path, next(iter(problems), None))
+        for entry in catalogue.ENTRIES:
+            wanted = Wanted(entry.name, entry.name, entry, self._sources(entry))
+            file = self._dropped(wanted)
+            if file is not None and self.shelf.item(entry.name) is None:
+                with _judged() as problems:
+                    self.intake.check(wanted, file, str(file))
+                    checkpoint.load(file)
+                yield Verdict(entry.name, file, next(iter(problems), None))
 
     def _here(self, given: str) -> Path | None:
         """Return the file of what is given if it is on this machine; None if it could be fetched.
@@ -185,7 +183,7 @@ class Library:
         with self._locked(given, wanted.key):
             item = kept()  # another process may have been at it
             dropped = self._dropped(wanted)
-            if item is None and dropped is not None and not accept_change:
+            if dropped is not None and self.shelf.item(wanted.key) is None and not accept_change:
                 item = self._taken(wanted, dropped)
             if item is not None:
                 return item.path
@@ -193,23 +191,16 @@ class Library:
             for source in wanted.sources:
                 try:
                     return self.intake.fetch(wanted, source, newest=newest, accept_change=accept_change).path
+                except FolderError:
+                    raise  # no other source would help
                 except FetchError as failure:
                     failures.append(failure)
             item = self.shelf.find(wanted.key)
             if item is not None:
-                self.tell(f"{given}: stays as it is here: {'; '.join(failure.message for failure in failures)}")
+                if failures:
+                    self.tell(f"{given}: stays as it is here: {'; '.join(failure.message for failure in failures)}")
                 return item.path
             raise self._not_to_be_had(wanted, failures)
-
-    def _leave_or_forget(self, item: Item) -> None:
-        """Delete a file of huggingface_hub's cache, if kbnet has put it there and nothing else on the shelf uses it."""
-        if any(other.path.resolve() == item.path.resolve() for other in self.shelf.items()):
-            return
-        if item.record.fetched:
-            with self.shelf.writing():
-                transfer.forget_cached(item.path)
-        else:
-            self.tell(f"{item.key}: {item.path} was there before and stays: hf cache has commands to delete it")
 
     def _locked(self, given: str, key: str) -> AbstractContextManager[None]:
         return self.shelf.lock(key, waiting=lambda: self.tell(f"{given}: another kbnet is at work on it; waiting"))
@@ -245,7 +236,7 @@ class Library:
         names = [f"{wanted.key}.safetensors", f"{wanted.key}.pth"]
         if wanted.entry is not None:
             names += [source.address.rpartition("/")[2] for source in wanted.entry.sources]
-        return next((path for name in names if (path := self.shelf.folder / name).is_file()), None)
+        return next((path for name in names if status_of(path := self.shelf.folder / name) is not None), None)
 
     def _taken(self, wanted: Wanted, file: Path) -> Item:
         """Keep a file that the user has put into the folder, if it is none that is known to be another."""
@@ -270,6 +261,16 @@ class Library:
             problems if len(failures) == 1 and not wanted.entry else f"{wanted.given}: cannot be fetched: {problems}",
             hint="; or ".join([*dict.fromkeys(hints), f"fetch it elsewhere and {way_out}"]),
         )
+
+
+@contextmanager
+def _judged() -> Iterator[list[WeightsError]]:
+    """Collect what is wrong, instead of stopping at it."""
+    problems: list[WeightsError] = []
+    try:
+        yield problems
+    except WeightsError as problem:
+        problems.append(problem)
 
 
 def _local(given: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from kbnet_cli.catalogue import Entry
 from kbnet_cli.errors import WeightsError
-from kbnet_cli.hub.shelf import Item
+from kbnet_cli.hub.shelf import Item, status_of
 
 State = Literal["bundled", "here", "to fetch", "no public source known", "damaged"]
 
@@ -75,6 +75,7 @@ class Verdict:
 
 def listed(item: Item, entry: Entry | None) -> Listed:
     """Return the row of what is on the shelf."""
-    size = item.path.stat().st_size if item.path.is_file() else None
+    status = status_of(item.path)
+    size = None if status is None else status.st_size
     state: State = "here" if size == item.record.size_bytes else "damaged"
     return Listed(item.key, entry, state, item.path, size, item.record.origin, item.record.obtained)

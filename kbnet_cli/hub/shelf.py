@@ -6,15 +6,17 @@
     .locks/                         who is at work on what; a lock that its process has left behind holds nobody up
 
 A record is replaced in one step, and the file that it names is there before: so whoever reads finds the old or the
-new, at any moment, and after any crash. Weights that are safetensors in huggingface_hub's cache already stay there, and
-only the record lies here. What a user puts into the folder by hand is never replaced.
+new, at any moment, and after any crash. What a user puts into the folder by hand is never replaced.
 """
 
 import contextlib
 import hashlib
 import json
+import os
+import re
+import stat
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import filelock
@@ -32,17 +34,15 @@ class Record:
     origin_sha256: str
     """Of the file that was fetched or imported, before it was converted."""
     file: str
-    """Its place in the folder, or a whole path into huggingface_hub's cache."""
+    """Its place in the folder."""
     sha256: str
     size_bytes: int
     modified_ns: int
     """Size and time are the same: so is the file. A hash of it is taken only where they are not."""
     obtained: str
     """The day, as 2026-11-22."""
-    fetched: bool
-    """Whether kbnet has put the file where it is. What was there before is not deleted with the record."""
-    converted_from: str | None = None
-    """A file in huggingface_hub's cache that kbnet has fetched and converted, and that goes with this one."""
+    etag: str | None = None
+    """What the Hub calls these bytes, so that it can be asked whether it has others."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,9 @@ class Item:
     path: Path
     record: Record
 
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether the file lies in huggingface_hub's cache."""
-        return Path(self.record.file).is_absolute()
+
+class FolderError(FetchError):
+    """Say that the folder cannot be written to: another source would be fetched in vain."""
 
 
 class Shelf:
@@ -89,7 +88,7 @@ class Shelf:
         try:
             yield
         except OSError as error:
-            raise FetchError(
+            raise FolderError(
                 f"{self.folder}: weights cannot be kept there: {error.strerror or error}",
                 hint="make it writable or make room, or keep weights elsewhere: --weights-folder",
             ) from error
@@ -101,16 +100,11 @@ class Shelf:
             WeightsError: the file is another than the one that was put here.
         """
         item = self.item(key)
-        if item is None or not item.path.is_file():
+        status = None if item is None else status_of(item.path)
+        if item is None or status is None:
             return None
-        status = item.path.stat()
-        if (status.st_size, status.st_mtime_ns) == (item.record.size_bytes, item.record.modified_ns):
-            return item
-        self.compare(item)
-        # The same bytes at another time: they were copied or restored. A folder that is read-only stays as it is.
-        record = replace(item.record, size_bytes=status.st_size, modified_ns=status.st_mtime_ns)
-        with contextlib.suppress(OSError):
-            write_json(self._record_path(key), asdict(record))
+        if (status.st_size, status.st_mtime_ns) != (item.record.size_bytes, item.record.modified_ns):
+            self.compare(item)
         return item
 
     def compare(self, item: Item) -> None:
@@ -120,7 +114,7 @@ class Shelf:
             WeightsError: it is another, or gone.
         """
         again = f"kbnet weights remove {item.key}, and fetch or import it again"
-        if not item.path.is_file():
+        if status_of(item.path) is None:
             raise WeightsError(f"{item.key}: its file is gone: {item.path}", hint=again)
         found = sha256(item.path)
         if found != item.record.sha256:
@@ -139,61 +133,58 @@ class Shelf:
         """Return what has a record under this key. One that cannot be read is none: what it is of is kept anew."""
         try:
             record = Record(**json.loads(self._record_path(key).read_text(encoding="utf-8")))
+            texts = (record.origin, record.origin_sha256, record.file, record.sha256, record.obtained)
+            place = rf"[0-9a-f]{{12}}/{re.escape(key)}\.safetensors"
+            if not all(isinstance(text, str) for text in texts) or not re.fullmatch(place, record.file):
+                return None
             return Item(key, self.folder / record.file, record)
         except (OSError, ValueError, TypeError, RecursionError):
             return None
 
-    def put(
-        self,
-        key: str,
-        file: Path,
-        *,
-        origin: str,
-        origin_sha256: str,
-        fetched: bool,
-        converted_from: Path | None = None,
-    ) -> Item:
-        """Keep a file: one that lies in the folder moves to its place, one elsewhere stays where it is."""
-        before = self.item(key)
+    def put(self, key: str, file: Path, *, origin: str, origin_sha256: str, etag: str | None = None) -> Item:
+        """Move a file of the folder to its place, and record it there instead of what had this key."""
         found = sha256(file)
+        place = self.folder / found[:12] / f"{key}.safetensors"
         with self.writing():
             status = file.stat()
-            place = str(file)
-            if file.parent == self.folder:
-                place = f"{found[:12]}/{key}.safetensors"
-                (self.folder / place).parent.mkdir(exist_ok=True)
-                file.replace(self.folder / place)
-            record = Record(
-                origin,
-                origin_sha256,
-                place,
-                found,
-                status.st_size,
-                status.st_mtime_ns,
-                today(),
-                fetched,
-                None if converted_from is None else str(converted_from),
-            )
+            place.parent.mkdir(exist_ok=True)
+            file.replace(place)
+            name = place.relative_to(self.folder).as_posix()
+            times = (status.st_size, status.st_mtime_ns, today())
+            record = Record(origin, origin_sha256, name, found, *times, etag)
             write_json(self._record_path(key), asdict(record))
-        item = Item(key, self.folder / place, record)
-        if before is not None and before.path != item.path:
-            self._delete(before)
-        return item
+        self._sweep(key, place)
+        return Item(key, place, record)
 
-    def remove(self, item: Item) -> None:
-        """Forget weights, and delete their file unless it lies elsewhere."""
+    def remove(self, key: str) -> bool:
+        """Forget weights, delete their file and whatever a crash has left of it, and say whether there was a record."""
         with self.writing():
-            self._record_path(item.key).unlink(missing_ok=True)
-            self._delete(item)
+            there = self._record_path(key).exists()
+            self._record_path(key).unlink(missing_ok=True)
+        self._sweep(key, None)
+        return there
 
-    def _delete(self, item: Item) -> None:
-        if not item.is_elsewhere and item.path.parent.parent == self.folder:
-            item.path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # another name has weights there as well
-                item.path.parent.rmdir()
+    def _files(self, key: str) -> set[Path]:
+        """Return the files of a key, of which one is the recorded one."""
+        return set(self.folder.glob(f"{'[0-9a-f]' * 12}/{key}.safetensors"))
+
+    def _sweep(self, key: str, but: Path | None) -> None:
+        for path in self._files(key) - {but}:
+            with contextlib.suppress(OSError):  # it may be in use; the next time will do
+                path.unlink()
+                path.parent.rmdir()  # unless another name has weights there as well
 
     def _record_path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return what the system says of a file that can be looked at; None if there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def sha256(path: Path) -> str:

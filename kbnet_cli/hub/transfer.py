@@ -4,8 +4,8 @@ Nothing here says whether a file is good; it only arrives whole or not at all. h
 needed, because it takes half a second and weights that are here need none of it.
 """
 
+import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kbnet_cli import __version__
-from kbnet_cli.errors import WeightsError
+from kbnet_cli.errors import FetchError, WeightsError
 from kbnet_cli.hub.address import Address, HubAddress, WebAddress
 from kbnet_cli.hub.client import use_careful_client
 from kbnet_cli.hub.problems import explained
@@ -27,26 +27,66 @@ Announce = Callable[[str], Progress | None]
 """Told what is to be fetched; returns what is told of its bytes."""
 
 
-@dataclass(frozen=True)
-class Cached:
-    """A file in huggingface_hub's cache."""
+def _silent(_name: str) -> None:
+    """Tell nothing."""
 
-    path: Path
-    is_new: bool
-    """Whether its bytes came just now. Others may live from what was there before: that is never deleted."""
+
+@dataclass(frozen=True)
+class Mark:
+    """What the Hub says of a file before it is sent."""
+
+    commit: str | None
+    etag: str
+    """The SHA-256 of a large file, and what git calls a small one."""
+    size_bytes: int | None
 
 
 def cached(address: HubAddress) -> Path | None:
-    """Return the file in huggingface_hub's cache, without a connection."""
+    """Return the file in huggingface_hub's cache, if it is there and whole, without a connection."""
     from huggingface_hub import try_to_load_from_cache
 
     with explained(address):
         found = try_to_load_from_cache(address.repository, address.file, revision=address.revision)
-    return Path(found) if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    path = Path(found).absolute()
+    # Where links can be made, one leads to the bytes under their etag.
+    damaged = path.is_symlink() and not _has_etag(path, path.readlink().name)
+    return None if damaged else path
 
 
-def from_hub(address: HubAddress, *, largest_bytes: int, announce: Announce = lambda _name: None) -> Cached:
-    """Fetch a file of a Hub repository into huggingface_hub's cache, if it is not there in its newest form.
+def ask_hub(address: HubAddress) -> Mark:
+    """Ask the Hub what it has at an address.
+
+    Raises:
+        FetchError: it cannot be asked now, or has nothing there.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    use_careful_client()
+    with explained(address):
+        for attempt in attempts():
+            with attempt:
+                url = hf_hub_url(address.repository, address.file, revision=address.revision)
+                found = get_hf_file_metadata(url, retry_on_errors=True)
+    if found.etag is None:
+        raise FetchError(
+            f"{address}: the server is no Hub: it says nothing of the file", hint="see what HF_ENDPOINT is"
+        )
+    return Mark(found.commit_hash, found.etag, found.size)
+
+
+def from_hub(
+    address: HubAddress, mark: Mark, folder: Path, *, largest_bytes: int, announce: Announce = _silent
+) -> Path:
+    """Fetch a file of a Hub repository into a folder of our own: huggingface_hub's cache belongs to other programs too.
+
+    Args:
+        address: where it is.
+        mark: what the Hub has said of it; that very file is fetched.
+        folder: where it goes, with what huggingface_hub notes of it.
+        largest_bytes: a file that is larger is refused.
+        announce: told before the server is asked.
 
     Raises:
         FetchError: it cannot be had now.
@@ -54,61 +94,40 @@ def from_hub(address: HubAddress, *, largest_bytes: int, announce: Announce = la
     """
     from huggingface_hub import hf_hub_download
 
-    use_careful_client()
+    if mark.size_bytes is not None and mark.size_bytes > largest_bytes:
+        raise _too_large(address, mark.size_bytes, largest_bytes)
     bar = _bar(address, largest_bytes, announce(str(address)))
-    before = _blobs(address)
     with explained(address), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of little space on the disk, before the error that tells of it
         for attempt in attempts():
             with attempt:
-                found = hf_hub_download(address.repository, address.file, revision=address.revision, tqdm_class=bar)
-    file = Cached(Path(found), _blob(Path(found)) not in before)
-    _compare(address, file)
-    return file
-
-
-def _blobs(address: HubAddress) -> set[Path]:
-    """Return the files with bytes that the cache has of a repository."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = Path(constants.HF_HUB_CACHE).expanduser().resolve()
-    name = repo_folder_name(repo_id=address.repository, repo_type="model")
-    return set((folder / name / "blobs").glob("*"))
-
-
-def _blob(path: Path) -> Path:
-    """Return where the cache keeps the bytes of a file: it links to them from each revision, where links can be made.
-
-    Only one link is followed: one that another program has fetched may lead on, to a store that repositories share.
-    """
-    return Path(os.path.normpath(path.parent.resolve() / path.readlink())) if path.is_symlink() else path
-
-
-def _compare(address: HubAddress, file: Cached) -> None:
-    """Compare a large file with the hash that the Hub tells and its cache names it by; the client itself does not."""
-    expected = _blob(file.path).name
-    if re.fullmatch("[0-9a-f]{64}", expected) and (found := sha256(file.path)) != expected:
-        if file.is_new:
-            forget_cached(file.path)
+                found = hf_hub_download(
+                    address.repository,
+                    address.file,
+                    revision=mark.commit or address.revision,
+                    local_dir=folder,
+                    cache_dir=folder,  # else it takes what it finds in its own, damaged or not
+                    tqdm_class=bar,
+                )
+    if not _has_etag(Path(found), mark.etag):
         raise WeightsError(
-            f"{address}: damaged on its way: the Hub says sha256 {expected}, it is {found}",
+            f"{address}: damaged on its way: it has not the sha256 (or git hash) {mark.etag} that the Hub tells",
             hint="try again; nothing of it is kept",
         )
+    return Path(found)
 
 
-def forget_cached(path: Path) -> None:
-    """Delete a file from huggingface_hub's cache, and its bytes if no other revision is made of them."""
-    blob = _blob(path)
-    path.unlink(missing_ok=True)
-    snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
-    if blob == path or snapshots is None:
-        return
-    if not any(link.is_symlink() and _blob(link) == blob for link in snapshots.rglob("*")):
-        blob.unlink(missing_ok=True)
+def _has_etag(path: Path, etag: str) -> bool:
+    """Compare a file with what the Hub says of it; huggingface_hub itself compares lengths only."""
+    if re.fullmatch("[0-9a-f]{64}", etag):
+        return sha256(path) == etag
+    if re.fullmatch("[0-9a-f]{40}", etag):
+        data = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == etag
+    return True  # another kind of server
 
 
-def from_web(address: WebAddress, part: Path, *, largest_bytes: int, announce: Announce = lambda _name: None) -> None:
+def from_web(address: WebAddress, part: Path, *, largest_bytes: int, announce: Announce = _silent) -> None:
     """Fetch a file of the web, going on with what an earlier try has left where it is still the same file.
 
     Args:
@@ -166,7 +185,8 @@ def _ask(address: WebAddress) -> tuple[int | None, str | None]:
     size, mark = answer.headers.get("Content-Length"), answer.headers.get("ETag")
     # A weak mark (W/"…") may stand for other bytes.
     strong = mark is not None and mark.startswith('"')
-    return int(size) if size is not None and size.isdecimal() else None, mark if strong else None
+    # Some servers say 0 where they do not know.
+    return int(size) or None if size is not None and size.isdecimal() else None, mark if strong else None
 
 
 def _left(address: WebAddress, part: Path, mark: str | None, size: int | None) -> int:
@@ -176,7 +196,9 @@ def _left(address: WebAddress, part: Path, mark: str | None, size: int | None) -
         there = part.stat().st_size
     except (OSError, ValueError):
         return 0
-    return there if mark is not None and known == _marked(address, mark) and (size is None or there <= size) else 0
+    if mark is None or size is None or known != _marked(address, mark) or there > size:
+        return 0
+    return there
 
 
 def _marked(address: WebAddress, mark: str | None) -> str:
