@@ -65,10 +65,8 @@ def ask_hub(address: HubAddress) -> Mark:
 
     use_careful_client()
     with explained(address):
-        for attempt in attempts():
-            with attempt:
-                url = hf_hub_url(address.repository, address.file, revision=address.revision)
-                found = get_hf_file_metadata(url, retry_on_errors=True)
+        url = hf_hub_url(address.repository, address.file, revision=address.revision)
+        found = get_hf_file_metadata(url, retry_on_errors=True)
     if found.etag is None:
         raise FetchError(
             f"{address}: the server is no Hub: it says nothing of the file", hint="see what HF_ENDPOINT is"
