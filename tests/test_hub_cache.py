@@ -159,6 +159,21 @@ def test_a_dropped_file_has_to_be_the_known_one(library: Library, pth: bytes, mo
         library.obtain("tiny", "denoise")
 
 
+def test_another_repositorys_file_under_the_same_name_has_to_be_meant(
+    hub: HubServer, library: Library, safetensors: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "ENTRIES", (entry_of(),))
+    hub.add("one/repo", "tiny.safetensors", safetensors)
+    hub.add("two/repo", "tiny.safetensors", other_network(tmp_path))
+    first, second = (Library(Places(repo, library.places.weights_folder)) for repo in ("one/repo", "two/repo"))
+    path = first.pull("tiny")
+    assert second.obtain("tiny", "denoise") == path, "what is here is used"
+    with pytest.raises(WeightsError, match="which came from hf:one/repo"):
+        second.pull("tiny")
+    assert first.obtain("tiny", "denoise") == path
+    assert not same_tensors(second.pull("tiny", accept_change=True))
+
+
 def test_pull_says_that_the_old_file_stays(hub: HubServer, library: Library, safetensors: bytes) -> None:
     hub.add("owner/name", "a.safetensors", safetensors)
     path = library.obtain(ADDRESS, "denoise")

@@ -12,6 +12,7 @@ from kbnet_cli.errors import FetchError, WeightsError
 from kbnet_cli.hub import address as addresses
 from kbnet_cli.hub import transfer
 from kbnet_cli.hub.address import Address, HubAddress, WebAddress
+from kbnet_cli.hub.ledger import Seen
 from kbnet_cli.hub.shelf import Item, Shelf, sha256
 from kbnet_cli.hub.transfer import Announce
 
@@ -138,24 +139,27 @@ class Intake:
                 hint="it was damaged or exchanged; nothing of it is kept. Try again, or another source",
             )
         seen = self.shelf.ledger.seen(address)
-        if source.sha256 is None and seen is not None and found.sha256 != seen.sha256 and not accept_change:
-            raise WeightsError(
-                f"{address}: changed since {seen.first_seen}: sha256 was {seen.sha256}, is {found.sha256}",
-                hint=f"if its owner says so: kbnet weights pull {wanted.given} --accept-change",
-            )
-        before = self.shelf.item(wanted.key)
         is_known = seen is not None and seen.sha256 == found.sha256
-        exchanged = (
-            before is not None and before.record.origin_sha256 != found.sha256 and not (is_known or accept_change)
-        )
-        if source.sha256 is None and before is not None and exchanged:
-            raise WeightsError(
-                f"{address}: not what {wanted.given} is here, which came from {before.record.origin}: "
-                f"sha256 was {before.record.origin_sha256}, is {found.sha256}",
-                hint=f"to have this one instead: kbnet weights pull {wanted.given} --accept-change",
-            )
+        if source.sha256 is None and not (is_known or accept_change):
+            self._refuse_change(wanted, seen, found)
         self.check(wanted, found.path, found.origin)
         return self._keep(wanted, found, None if is_known else address)
+
+    def _refuse_change(self, wanted: Wanted, seen: Seen | None, found: _Found) -> None:
+        """Refuse a file that is another than the address gave first, or than the one that is here from elsewhere."""
+        hint = f"if it is meant: kbnet weights pull {wanted.given} --accept-change"
+        if seen is not None:
+            raise WeightsError(
+                f"{found.origin}: changed since {seen.first_seen}: sha256 was {seen.sha256}, is {found.sha256}",
+                hint=hint,
+            )
+        item = self.shelf.item(wanted.key)
+        if item is not None and item.record.origin_sha256 != found.sha256:
+            raise WeightsError(
+                f"{found.origin}: not what {wanted.given} is here, which came from {item.record.origin}: "
+                f"sha256 was {item.record.origin_sha256}, is {found.sha256}",
+                hint=hint,
+            )
 
     def check(self, wanted: Wanted, file: Path, origin: str) -> None:
         """Check what can be checked without reading the values.
