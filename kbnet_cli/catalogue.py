@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from kbnet_cli.errors import WeightsError
 
-Task = Literal["denoise", "derain", "deblur"]
+Task = Literal["denoise", "derain", "deblur", "dejpeg"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Architecture = Literal["KBNet-S", "KBNet-L"]
 LARGEST_TILE = 4096
@@ -122,23 +122,31 @@ def _figures(**psnr: float) -> tuple[Figure, ...]:
     return tuple(Figure(pictures, value) for pictures, value in psnr.items())
 
 
-BUNDLED = (
-    Entry(
-        name="denoise-small",
-        summary="Gaussian noise of any strength (σ 0 to 55), small and fast",
+def _bundled(name: str, summary: str, facts: Facts, figures: tuple[Figure, ...]) -> Entry:
+    return Entry(
+        name=name,
+        summary=summary,
         architecture="KBNet-S",
-        width=16,
+        width=32,
         channels=3,
-        parameters=1_110_547,
-        facts=Facts(task="denoise", tile=256, limit=UNCLIPPED, sigma=(0.0, 55.0), card="denoise-small.md"),
+        parameters=1_900_099,
+        facts=replace(facts, card=f"{name}.md"),
         licence="MIT",
-        figures=(
-            Figure("CBSD68 σ 15", 33.17),
-            Figure("CBSD68 σ 25", 30.61),
-            Figure("CBSD68 σ 50", 27.41),
-        ),
-        bundled="denoise-small.safetensors",
+        figures=figures,
+        bundled=f"{name}.safetensors",
+    )
+
+
+BUNDLED = (
+    _bundled(
+        "denoise-small",
+        "noise of cameras and Gaussian noise of any strength (σ 0 to 55), small and fast",
+        Facts(task="denoise", limit=UNCLIPPED, sigma=(0.0, 55.0)),
+        (),
     ),
+    _bundled("derain-small", "streaks of rain and mist, small and fast", Facts(task="derain"), ()),
+    _bundled("deblur-small", "defocus of a few pixels, small and fast", Facts(task="deblur"), ()),
+    _bundled("dejpeg-small", "marks of JPEG compression, small and fast", Facts(task="dejpeg"), ()),
 )
 PUBLISHED = (
     _gaussian("color", 3, 15.0, _figures(CBSD68=34.41, Kodak24=35.46, McMaster=35.56, Urban100=35.15)),
@@ -195,7 +203,12 @@ PUBLISHED = (
     ),
 )
 ENTRIES = BUNDLED + PUBLISHED
-DEFAULTS: Mapping[Task, str] = {"denoise": "denoise-small"}
+DEFAULTS: Mapping[Task, str] = {
+    "denoise": "denoise-small",
+    "derain": "derain-small",
+    "deblur": "deblur-small",
+    "dejpeg": "dejpeg-small",
+}
 """Which entry a task takes when none is named."""
 
 
@@ -211,19 +224,7 @@ def find(name: str) -> Entry | None:
 
 
 def default(task: Task) -> str:
-    """Return the name of a task's weights when none are named.
-
-    Raises:
-        WeightsError: the task has none.
-    """
-    if task not in DEFAULTS:
-        fetched = next((entry.name for entry in ENTRIES if entry.task == task and entry.sources), None)
-        raise WeightsError(
-            f"there are no weights for {task} yet: none come with kbnet",
-            hint=f"-w {fetched} fetches the published ones once; or give a KBNet checkpoint with -w FILE"
-            if fetched
-            else "give a KBNet checkpoint with -w FILE (.safetensors or .pth)",
-        )
+    """Return the name of a task's weights when none are named."""
     return DEFAULTS[task]
 
 

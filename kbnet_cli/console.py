@@ -26,6 +26,7 @@ from kbnet_cli.errors import KBNetError
 
 if TYPE_CHECKING:
     from kbnet_cli.bench import Measurement
+    from kbnet_cli.evaluate.score import Evaluation, Likeness
     from kbnet_cli.findings import Finding
     from kbnet_cli.hub.listing import Listed
     from kbnet_cli.training.loop import Report
@@ -139,8 +140,8 @@ def fetching(*, quiet: bool) -> Iterator[Callable[[str], Callable[[int, int | No
 
 
 @contextlib.contextmanager
-def training() -> Iterator[Callable[["Report"], None]]:
-    """Show how a training goes: a bar on a terminal, and a line at each checkpoint everywhere."""
+def training() -> Iterator[tuple[Callable[[int, int], None], Callable[["Report"], None]]]:
+    """Show how a training is prepared and how it goes: a bar on a terminal, a line at each checkpoint everywhere."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -148,15 +149,24 @@ def training() -> Iterator[Callable[["Report"], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("training", total=1.0)
+        pictures = progress.add_task("preparing pictures", total=None)
+        steps = progress.add_task("training", total=1.0, visible=False)
 
-        def show(report: "Report") -> None:
-            progress.update(task, completed=report.share, description=f"step {report.step}, loss {report.loss:.4f}")
+        def prepared(done: int, total: int) -> None:
+            progress.update(pictures, completed=done, total=total)
+
+        def stepped(report: "Report") -> None:
+            progress.update(pictures, visible=False)
+            said = f"step {report.step}, loss {report.loss:.4f}"
+            progress.update(steps, completed=report.share, description=said, visible=True)
             if report.held_out_psnr is not None:
-                spent, psnr = duration(report.seconds), report.held_out_psnr
-                note(f"step {report.step}, {spent}: loss {report.loss:.4f}, held out {psnr:.2f} dB")
+                left = report.seconds * (1 / report.share - 1) if report.share else 0.0
+                note(
+                    f"{said}, {duration(report.seconds)}: held out {report.held_out_psnr:.2f} dB "
+                    f"({report.held_out_gain:+.2f}), {duration(left)} left"
+                )
 
-        yield show
+        yield prepared, stepped
 
 
 def findings(found: "Iterable[Finding]") -> None:
@@ -218,6 +228,38 @@ def measurement(found: "Measurement") -> None:
     for name, value in rows.items():
         table.add_row(Text(name), Text(one_line(value)))
     _on_stdout(table)
+
+
+def evaluations(found: "Iterable[Evaluation]", *, each: bool) -> None:
+    """Print how good weights are as a table on stdout, a row a trial; before it each picture's, if wanted."""
+    kept = list(found)
+    if each:
+        table = _table(Column("level", no_wrap=True), "picture", *_right(*_FIGURES))
+        for evaluation in kept:
+            for score in evaluation.scores:
+                cells = _figures(score.before, score.after, score.gain)
+                table.add_row(Text(evaluation.trial.title), Text(one_line(score.name)), *cells)
+        _on_stdout(table)
+        _on_stdout(_table())
+    table = _table(Column("level", no_wrap=True), *_right("pictures", *_FIGURES, "least gain", "worse"))
+    for evaluation in kept:
+        cells = _figures(evaluation.before, evaluation.after, evaluation.gain)
+        worse = Text(str(evaluation.worse), style="bold red" if evaluation.worse else "")
+        count = Text(str(len(evaluation.scores)))
+        table.add_row(Text(evaluation.trial.title), count, *cells, Text(f"{evaluation.least_gain:+.2f}"), worse)
+    _on_stdout(table)
+
+
+_FIGURES = ("PSNR in", "PSNR out", "gain", "SSIM in", "SSIM out")
+
+
+def _right(*names: str) -> list[Column]:
+    return [Column(name, justify="right") for name in names]
+
+
+def _figures(before: "Likeness", after: "Likeness", gain: float) -> tuple[Text, ...]:
+    numbers = (f"{before.psnr:.2f}", f"{after.psnr:.2f}", f"{gain:+.2f}", f"{before.ssim:.4f}", f"{after.ssim:.4f}")
+    return tuple(Text(number) for number in numbers)
 
 
 def _table(*columns: str | Column) -> Table:

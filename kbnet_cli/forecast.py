@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kbnet_cli.engine import Engine
 from kbnet_cli.machine import peak_of_all_time
 from kbnet_cli.photo import Photo
-from kbnet_cli.restore import Restoration, channel_groups, plan
+from kbnet_cli.restore import Network, Restoration, channel_groups, plan
 
 
 @dataclass(frozen=True)
@@ -30,22 +29,22 @@ class Forecast:
     seconds: float
 
 
-def probe(engine: Engine, settings: Restoration) -> Probe:
+def probe(network: Network, settings: Restoration) -> Probe:
     """Run a tile of noise three times and take the fastest: the first also pays for set-up."""
-    noise = np.random.default_rng(0).random((1, settings.tile, settings.tile, engine.image_channels))
+    noise = np.random.default_rng(0).random((1, settings.tile, settings.tile, network.image_channels))
     tile = noise.astype(np.float32)
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        engine.residual(tile)
+        network.residual(tile)
         seconds.append(time.perf_counter() - started)
     return Probe(min(seconds), peak_of_all_time() or 0)
 
 
-def forecast(photo: Photo, engine: Engine, settings: Restoration, measured: Probe) -> Forecast:
+def forecast(photo: Photo, network: Network, settings: Restoration, measured: Probe) -> Forecast:
     """Tell what a photo will take: the probe's tile times its tiles, and what holds it, its result and one strip."""
-    layout = plan(photo, engine, settings)
-    passes = 0 if settings.strength == 0 else len(channel_groups(photo.pixels.shape[2], engine.image_channels))
+    layout = plan(photo, network, settings)
+    passes = 0 if settings.strength == 0 else len(channel_groups(photo.pixels.shape[2], network.image_channels))
     count = layout.tiles * passes
     area = layout.rows.tile * layout.columns.tile / settings.tile**2
     strip_bytes = 4 * 3 * layout.rows.tile * (layout.columns.length + layout.columns.tile)

@@ -63,7 +63,7 @@ def name(template: str, *, stem: str, done: str, extension: str) -> str:
     Args:
         template: as `check` lets it through.
         stem: the input's name without its extension.
-        done: what became of it: denoised, derained, deblurred.
+        done: what became of it: denoised, derained, deblurred, dejpegged.
         extension: with its dot; empty where it is not known yet.
 
     Raises:

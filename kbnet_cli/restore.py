@@ -3,18 +3,33 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from kbnet_cli import tiles
+from kbnet_cli import noise_level, tiles
 from kbnet_cli.colour import add_display, to_display, transfer_of
-from kbnet_cli.engine import Engine
 from kbnet_cli.photo import Photo, Transfer
 
 Group = tuple[int, ...]
 Progress = Callable[[int, int], None]
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What answers tiles with residuals: an engine, or several."""
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the tiles it takes: 1 or 3."""
+
+    @property
+    def size_multiple(self) -> int:
+        """What a tile's height and width must be multiples of."""
+
+    def residual(self, tiles: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w c"]:
+        """Return what it would add to display-encoded tiles."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,7 @@ class Restoration:
 
 def restore(
     photo: Photo,
-    engine: Engine,
+    network: Network,
     settings: Restoration,
     *,
     progress: Progress | None = None,
@@ -43,19 +58,31 @@ def restore(
     """
     if settings.strength == 0:
         return photo
-    transfer = transfer_of(photo) if settings.transfer == "auto" else settings.transfer
-    layout = plan(photo, engine, settings)
-    groups = channel_groups(photo.pixels.shape[2], engine.image_channels)
+    transfer = _transfer(photo, settings)
+    layout = plan(photo, network, settings)
+    groups = channel_groups(photo.pixels.shape[2], network.image_channels)
     restored = np.empty_like(photo.pixels)
     for number, group in enumerate(groups):
         tiles.run(
             layout,
             read=partial(_read, photo, group, transfer),
-            answer=engine.residual,
+            answer=network.residual,
             write=partial(_write, photo, group, transfer, settings.strength, restored),
             progress=progress and partial(_report, progress, number, len(groups)),
         )
     return photo.with_pixels(restored)
+
+
+def noise_of(photo: Photo, settings: Restoration) -> float | None:
+    """Return how strong a photo's white noise is, display-encoded and in 1/255; None if the photo is too small."""
+    patches = noise_level.draw(photo.pixels, white=photo.white)
+    if patches is None:
+        return None
+    return noise_level.estimate(to_display(patches, white=photo.white, transfer=_transfer(photo, settings)))
+
+
+def _transfer(photo: Photo, settings: Restoration) -> Transfer:
+    return transfer_of(photo) if settings.transfer == "auto" else settings.transfer
 
 
 def _read(
@@ -85,13 +112,13 @@ def _report(progress: Progress, number: int, passes: int, done: int, tiles_of_pa
     progress(number * tiles_of_pass + done, passes * tiles_of_pass)
 
 
-def plan(photo: Photo, engine: Engine, settings: Restoration) -> tiles.Plan:
+def plan(photo: Photo, network: Network, settings: Restoration) -> tiles.Plan:
     """Return the tiles that a photo is cut into.
 
     Raises:
         UsageError: the tile or overlap does not fit the weights.
     """
-    return tiles.plan(photo.size, tile=settings.tile, overlap=settings.overlap, multiple=engine.size_multiple)
+    return tiles.plan(photo.size, tile=settings.tile, overlap=settings.overlap, multiple=network.size_multiple)
 
 
 def channel_groups(channels: int, image_channels: int) -> list[Group]:

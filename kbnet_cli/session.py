@@ -1,23 +1,22 @@
 """One call of a restoring verb: settle what `auto` means, hand the photos to the pipeline, tell what became of each."""
 
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from jaxtyping import Float32
-
 from kbnet_cli import batch, checkpoint, console, forecast, tiles
-from kbnet_cli.catalogue import Facts, Task
-from kbnet_cli.engine import Engine, choose
+from kbnet_cli.catalogue import Entry, Facts, Task
+from kbnet_cli.engine import Choice, Engine, choose
 from kbnet_cli.errors import UsageError
-from kbnet_cli.evaluate import evaluate_gaussian
 from kbnet_cli.hub.library import Library
 from kbnet_cli.kernels import running
+from kbnet_cli.levels import Blend, Levels, Part, family
 from kbnet_cli.photo import Photo, Transfer
 from kbnet_cli.restore import Restoration, restore
+from kbnet_cli.selection import Answer, Selection
 from kbnet_cli.settings import Places
 
 
@@ -57,20 +56,25 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, *, dry_run: bool) -> i
     found = batch.jobs(order)
     if not found:
         raise UsageError("no photos found", hint="check the folder; names and first bytes both show no picture")
-    engine, settings = prepare(wishes, voice)
-    teller = Teller(voice, engine, settings)
-    measured = forecast.probe(engine, settings) if dry_run else None
+    networks = _networks(wishes, voice)
+    settings = networks.settings
+    teller = Teller(voice, networks)
+    usual = networks.usual() if dry_run else None
+    measured = None if usual is None else forecast.probe(usual, settings)
     try:
         with console.reporting(len(found), quiet=voice.quiet or voice.json) as reporter:
 
             def restored(job: batch.Job, photo: Photo) -> Photo:
+                answer = teller.answer = networks.answer(photo)
+                if answer.network is None:
+                    return photo
                 progress = reporter.photo(_name(job.source), photo.megapixels)
-                return restore(photo, engine, settings, progress=progress)
+                return restore(photo, answer.network, settings, progress=progress)
 
             outcomes = batch.process(found, order, restored) if measured is None else batch.inspect(found, order)
             for outcome in outcomes:
-                if measured is not None and outcome.photo is not None:
-                    teller.forecast(outcome, forecast.forecast(outcome.photo, engine, settings, measured))
+                if usual is not None and measured is not None and outcome.photo is not None:
+                    teller.forecast(outcome, forecast.forecast(outcome.photo, usual, settings, measured))
                 else:
                     teller.photo(outcome)
     except KeyboardInterrupt:
@@ -80,55 +84,88 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, *, dry_run: bool) -> i
     return 1 if teller.failed else 0
 
 
-def evaluate(folder: Path, sigmas: tuple[float, ...], wishes: Wishes, voice: Voice) -> None:
-    """Print the mean PSNR of the weights on a folder of clean pictures, one line a noise level."""
-    engine, _ = prepare(wishes, voice)
-
-    def restored(picture: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
-        return picture + engine.residual(picture[None])[0]
-
-    for sigma in sigmas:
-        with console.reporting(1, quiet=voice.quiet) as reporter:
-            progress = reporter.photo(f"σ {sigma:g}", 0.0) or (lambda _done, _total: None)
-            found = evaluate_gaussian(restored, folder, sigma=sigma, progress=progress)
-        event = {"sigma": sigma, "psnr": round(found.psnr, 3), "pictures": len(found.pictures)}
-        line = (
-            json.dumps(event) if voice.json else f"σ {sigma:g}: {found.psnr:.2f} dB over {len(found.pictures)} pictures"
-        )
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
-
 def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
     """Load the weights, settle device, precision and tile, and tell what was chosen."""
     choice = choose(wishes.device, wishes.precision)
     with console.fetching(quiet=voice.quiet) as announce:
         tell = None if voice.quiet else console.note
-        path = Library(wishes.places, announce, tell).obtain(wishes.weights, wishes.task)
-    loaded = checkpoint.load(path)
+        engine = _load(Library(wishes.places, announce, tell), wishes.weights, choice, wishes, voice)
+    loaded = engine.checkpoint
     facts = loaded.facts
     _check_sigma(wishes.sigma, facts, loaded.name)
+    settings = _settings(wishes, facts.tile)
+    # Laid out once for nothing, so that a tile that does not fit is an error before the first photo.
+    tiles.plan((1, 1), tile=settings.tile, overlap=settings.overlap, multiple=engine.size_multiple)
+    _tell_choice(f"{loaded.name} ({loaded.architecture})", choice, settings, voice)
+    return engine, settings
+
+
+def _load(library: Library, weights: str | None, choice: Choice, wishes: Wishes, voice: Voice) -> Engine:
+    loaded = checkpoint.load(library.obtain(weights, wishes.task))
+    facts = loaded.facts
     if not voice.quiet and not facts.told:
         console.warning(
             f"{loaded.name} does not say what it was trained on: taking tiles of {facts.tile} and values 0 to 1"
         )
     if not voice.quiet and facts.task is not None and facts.task != wishes.task:
         console.warning(f"{loaded.name} is made to {facts.task}, not to {wishes.task}")
-    engine = Engine(loaded, choice)
-    tile = wishes.tile or facts.tile
+    return Engine(loaded, choice)
+
+
+def _settings(wishes: Wishes, usual_tile: int) -> Restoration:
+    tile = wishes.tile or usual_tile
     overlap = tiles.default_overlap(tile) if wishes.overlap is None else wishes.overlap
-    # Laid out once for nothing, so that a tile that does not fit is an error before the first photo.
-    tiles.plan((1, 1), tile=tile, overlap=overlap, multiple=engine.size_multiple)
-    settings = Restoration(tile, overlap, wishes.strength, wishes.transfer)
+    return Restoration(tile, overlap, wishes.strength, wishes.transfer)
+
+
+def _tell_choice(weights: str, choice: Choice, settings: Restoration, voice: Voice) -> None:
     if not voice.quiet:
         console.note(
-            f"{loaded.name} ({loaded.architecture}) on {choice.device} in {choice.precision}, "
-            f"tiles of {tile} overlapping by {overlap}"
+            f"{weights} on {choice.device} in {choice.precision}, "
+            f"tiles of {settings.tile} overlapping by {settings.overlap}"
         )
     if voice.verbose:
         console.note(f"device: {choice.device} ({choice.reason})")
         console.note(f"kernels: {running.running().on(choice.device, choice.precision)}")
-    return engine, settings
+
+
+def _networks(wishes: Wishes, voice: Voice) -> Selection:
+    entries = family(wishes.weights)
+    if entries:
+        return _family(entries, wishes, voice)
+    engine, settings = prepare(wishes, voice)
+    listens = wishes.task == "denoise" and (voice.json or not voice.quiet)
+    source = Blend((Part(engine, 1.0),))
+    # Weights of one level may be given with it; no photo need be asked for that.
+    return Selection(source.name, engine.choice, settings, source, wishes.sigma, listens)
+
+
+def _family(entries: tuple[Entry, ...], wishes: Wishes, voice: Voice) -> Selection:
+    if wishes.sigma is not None and not 0 <= wishes.sigma < math.inf:
+        raise UsageError(f"--sigma {wishes.sigma:g} is no noise level", hint="expected 0 or more, in 1/255")
+    choice = choose(wishes.device, wishes.precision)
+
+    def announce(name: str) -> None:
+        # A line and no bar: this may be within a photo, which has a bar of its own.
+        if not voice.quiet:
+            console.note(f"fetching {name}")
+
+    def load(name: str) -> Engine:
+        engine = _load(library, name, choice, wishes, voice)
+        if voice.verbose:
+            size = next(entry.parameters for entry in entries if entry.name == name) * 4 / 1e6
+            console.note(f"{name} is loaded, and stays in memory: about {size:.0f} MB in fp32")
+        return engine
+
+    library = Library(wishes.places, announce, None if voice.quiet else console.note)
+    source = Levels(entries, load)
+    assert wishes.weights is not None
+    settings = _settings(wishes, entries[0].facts.tile)
+    made = ", ".join(f"{level:g}" for level in source.levels)
+    _tell_choice(f"{wishes.weights} (noise levels {made})", choice, settings, voice)
+    if wishes.sigma is not None:
+        source.at(wishes.sigma)  # what is missing is an error before the first photo
+    return Selection(wishes.weights, choice, settings, source, wishes.sigma, listens=True)
 
 
 def _check_sigma(sigma: float | None, facts: Facts, name: str) -> None:
@@ -140,38 +177,50 @@ def _check_sigma(sigma: float | None, facts: Facts, name: str) -> None:
             hint="leave --sigma out",
         )
     low, high = facts.sigma
-    made = f"noise of {low:g}" if low == high else f"any noise from {low:g} to {high:g}"
+    if low < high:
+        raise UsageError(
+            f"{name} is made for any noise from {low:g} to {high:g} and sees for itself how much there is, "
+            f"got --sigma {sigma:g}",
+            hint="leave --sigma out, or choose weights of fixed levels: -w gaussian-color",
+        )
+    kind = name.rpartition("-")[0]
     raise UsageError(
-        f"{name} is made for {made}, got --sigma {sigma:g}",
-        hint="leave --sigma out, or choose other --weights",
+        f"{name} is made for noise of {low:g}, got --sigma {sigma:g}",
+        hint=f"leave --sigma out, or take the weights of all levels: -w {kind}"
+        if family(kind)
+        else "leave --sigma out, or choose other --weights",
     )
 
 
 class Teller:
     """Tell what became of each photo, as lines on stderr or as JSON on stdout, and count."""
 
-    def __init__(self, voice: Voice, engine: Engine, settings: Restoration) -> None:
+    def __init__(self, voice: Voice, networks: Selection) -> None:
         self.voice = voice
-        self.engine = engine
-        self.settings = settings
+        self.networks = networks
+        self.answer: Answer | None = None
+        """To the photo whose outcome comes next."""
         self.done = self.skipped = self.failed = 0
 
     def photo(self, outcome: batch.Outcome) -> None:
         """Tell the outcome of one photo."""
         setattr(self, outcome.status, getattr(self, outcome.status) + 1)
+        answer, self.answer = self.answer, None
         if outcome.error is not None:
             console.error(outcome.error, cause=outcome.unexpected if self.voice.verbose else None)
         elif not self.voice.quiet:
-            for text in outcome.notes:
+            told = (answer.text,) if answer is not None and answer.text else ()
+            for text in (*told, *outcome.notes):
                 console.note(f"note: {_name(outcome.job.source)}: {text}")
             if not self.voice.json:
                 console.note(_sentence(outcome))
         if self.voice.json:
-            self._json(self._event(outcome))
+            self._json(self._event(outcome, answer))
 
-    def _event(self, outcome: batch.Outcome) -> dict[str, object]:
+    def _event(self, outcome: batch.Outcome, answer: Answer | None) -> dict[str, object]:
         photo, problem = outcome.photo, outcome.error
-        choice = self.engine.choice
+        choice, settings = self.networks.choice, self.networks.settings
+        sigma = None if answer is None or answer.sigma is None else round(answer.sigma, 2)
         return {
             "event": "photo",
             "input": str(outcome.job.source),
@@ -181,11 +230,12 @@ class Teller:
             "width": photo and photo.size[1],
             "height": photo and photo.size[0],
             "megapixels": photo and round(photo.megapixels, 6),
-            "weights": self.engine.checkpoint.name,
+            "weights": self.networks.weights if answer is None else answer.weights,
+            "sigma": sigma,
             "device": str(choice.device),
             "precision": choice.precision,
-            "tile": self.settings.tile,
-            "overlap": self.settings.overlap,
+            "tile": settings.tile,
+            "overlap": settings.overlap,
             "error": problem and {"code": problem.code, "message": problem.message, "hint": problem.hint},
         }
 

@@ -146,6 +146,7 @@ KEYS = (
     Key("weights.denoise", "KBNET_WEIGHTS_DENOISE", "--weights", _check_weights),
     Key("weights.derain", "KBNET_WEIGHTS_DERAIN", "--weights", _check_weights),
     Key("weights.deblur", "KBNET_WEIGHTS_DEBLUR", "--weights", _check_weights),
+    Key("weights.dejpeg", "KBNET_WEIGHTS_DEJPEG", "--weights", _check_weights),
 )
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 BY_VARIABLE: Mapping[str, Key] = {key.variable: key for key in KEYS}

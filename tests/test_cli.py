@@ -108,7 +108,7 @@ def test_json_has_one_object_a_photo_and_a_summary(kbnet: Call, tmp_path: Path, 
     assert done.code == 1
     first, second, summary = (json.loads(line) for line in done.stdout.splitlines())
     assert set(first) == {
-        "event", "input", "output", "status", "seconds", "width", "height", "megapixels", "weights", "device",
+        "event", "input", "output", "status", "seconds", "width", "height", "megapixels", "weights", "sigma", "device",
         "precision", "tile", "overlap", "error",
     }  # fmt: skip
     assert (first["status"], first["width"], first["height"], first["error"]) == ("done", 56, 40, None)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kbnet_cli import cli, session
+from kbnet_cli import cli, session, trials
 from kbnet_cli.catalogue import TASKS
 from kbnet_cli.cli import settling
 from kbnet_cli.cli.options import HubRepo, WeightsFolder
@@ -63,7 +63,7 @@ def settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Se
             raise typer.Exit
 
         right = settling.settled
-        for name in ("restoring", "tools"):
+        for name in ("evaluating", "restoring", "tools"):
             monkeypatch.setattr(f"kbnet_cli.cli.{name}.settled", note)
         monkeypatch.setattr("kbnet_cli.cli.tools.surveyed", note)
         extra = {"evaluate": [str(tmp_path)], "bench": [], "doctor": []}.get(words[0], ["a.png"])
@@ -341,7 +341,7 @@ def test_evaluate_and_bench_go_by_the_settings(
     measured = json.loads(kbnet("bench", "--size", "64", "--rounds", "1", "--json").stdout)
     assert (measured["weights"], measured["precision"], measured["device"]) == ("identity", "fp32", "cpu")
     taken: list[session.Wishes] = []
-    monkeypatch.setattr(session, "evaluate", lambda _folder, _sigmas, wishes, _voice: taken.append(wishes))
+    monkeypatch.setattr(trials, "evaluate", lambda _collection, _trials, wishes, _voice: taken.append(wishes))
     assert kbnet("evaluate", tmp_path).code == 0
     (wishes,) = taken
     assert (wishes.weights, wishes.precision, wishes.device) == (str(identity_weights), "fp32", "cpu")

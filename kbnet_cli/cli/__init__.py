@@ -16,9 +16,11 @@ import typer
 
 from kbnet_cli import __version__
 from kbnet_cli.cli import weights
-from kbnet_cli.cli.restoring import DEBLUR, DENOISE, DERAIN, verb
+from kbnet_cli.cli.evaluating import evaluate
+from kbnet_cli.cli.restoring import DEBLUR, DEJPEG, DENOISE, DERAIN, verb
 from kbnet_cli.cli.settling import Context, configure
-from kbnet_cli.cli.tools import bench, doctor, evaluate, train
+from kbnet_cli.cli.tools import bench, doctor
+from kbnet_cli.cli.training import train
 
 app = typer.Typer(
     name="kbnet",
@@ -31,6 +33,7 @@ app = typer.Typer(
 app.command("denoise", help=DENOISE)(verb("denoise"))
 app.command("derain", help=DERAIN)(verb("derain"))
 app.command("deblur", help=DEBLUR)(verb("deblur"))
+app.command("dejpeg", help=DEJPEG)(verb("dejpeg"))
 app.command("evaluate")(evaluate)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
@@ -52,7 +55,7 @@ def kbnet(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = None,
 ) -> None:
-    """Take noise, rain and blur out of photographs on your own computer, and nothing else.
+    """Take noise, rain, blur and JPEG marks out of photographs on your own computer, and nothing else.
 
     Device, precision, weights and the names of outputs are taken from an option, else from its variable, else from the
     config file, else as built in: see kbnet doctor.

@@ -27,8 +27,8 @@ NameTemplate = Annotated[
         "--name",
         metavar="TEMPLATE",
         envvar="KBNET_NAME",
-        help="How outputs are named where -o names no file, of {stem}, {done} (denoised, derained, deblurred) and "
-        "{ext}. Without it: {stem}_{done}.{ext} beside the input, {stem}.{ext} in a folder.",
+        help="How outputs are named where -o names no file, of {stem}, {done} (denoised, derained, deblurred, dejpegged) "
+        "and {ext}. Without it: {stem}_{done}.{ext} beside the input, {stem}.{ext} in a folder.",
     ),
 ]
 Recursive = Annotated[
@@ -67,7 +67,11 @@ WeightsFolder = Annotated[
 ]
 Sigma = Annotated[
     str,
-    typer.Option(metavar="auto|N", help="Noise level, for weights that are trained at fixed ones."),
+    typer.Option(
+        metavar="auto|N",
+        help="Noise level in 1/255, for weights of several fixed levels such as -w gaussian-color: chooses the nearest "
+        "or blends two. auto: the level found in each photo.",
+    ),
 ]
 Strength = Annotated[float, typer.Option(min=0.0, max=1.0, help="1 is the network's answer, 0 is the input.")]
 TransferOption = Annotated[

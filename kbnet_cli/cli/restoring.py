@@ -1,4 +1,4 @@
-"""The restoring verbs: denoise, derain, deblur."""
+"""The restoring verbs: denoise, derain, deblur, dejpeg."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ from kbnet_cli.cli.options import (
 )
 from kbnet_cli.cli.settling import Context, settled
 
-DONE = {"denoise": "denoised", "derain": "derained", "deblur": "deblurred"}
+DONE = {"denoise": "denoised", "derain": "derained", "deblur": "deblurred", "dejpeg": "dejpegged"}
 
 DENOISE = """Take noise out of photos.
 
@@ -56,24 +56,34 @@ terminated.
 DERAIN = """Take rain out of photos.
 
 \b
+    kbnet derain street.jpg
     kbnet derain street.jpg -w derain
 
-No weights for rain come with kbnet: -w derain fetches the published ones once (118 MB), or give a KBNet checkpoint.
-Everything else is as in kbnet denoise.
+Streaks and mist. -w derain fetches the published weights once (118 MB). Everything else is as in kbnet denoise.
 """
 DEBLUR = """Take defocus blur out of photos.
 
 \b
-    kbnet weights import FILE --as defocus
+    kbnet deblur portrait.jpg
     kbnet deblur portrait.jpg -w defocus
 
-No weights for blur come with kbnet, and no public source of the published ones is known: import the file once if you
-have it, or give a KBNet checkpoint with -w. Everything else is as in kbnet denoise.
+Blur of a lens out of focus by a few pixels; a photo that is out of focus by more is sharper when it is made smaller
+first. No public source of the published weights is known: kbnet weights import FILE --as defocus takes a file you have.
+Everything else is as in kbnet denoise.
+"""
+DEJPEG = """Take the marks of JPEG compression out of photos.
+
+\b
+    kbnet dejpeg small.jpg
+    kbnet dejpeg small.jpg -o clean.png
+
+Blocks, ringing and coloured fringes, of one compression or of several. Written as JPEG again, the output is compressed
+at a high quality: -o NAME.png keeps every value. Everything else is as in kbnet denoise.
 """
 
 
 def verb(task: Task) -> Callable[..., None]:
-    """Return the command of a task: the three have the same options and differ in their weights."""
+    """Return the command of a task: they have the same options and differ in their weights."""
 
     def command(
         context: Context,

@@ -1,44 +1,11 @@
-"""The commands beside the restoring verbs: evaluate, bench, doctor, train."""
+"""The commands that look at this machine: bench, doctor."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kbnet_cli.cli.options import Device, HubRepo, PrecisionOption, Weights, WeightsFolder
 from kbnet_cli.cli.settling import Context, settled, surveyed
-
-
-def evaluate(
-    context: Context,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Clean pictures: PNG, TIFF or BMP.")],
-    weights: Weights = None,
-    sigma: Annotated[list[float] | None, typer.Option(min=0.0, help="Noise level; repeat for several.")] = None,
-    device: Device = "auto",
-    precision: PrecisionOption = "auto",
-    hub_repo: HubRepo = None,
-    weights_folder: WeightsFolder = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a noise level on standard output.")] = False,
-) -> None:
-    """Tell how good denoising weights are, as the papers do.
-
-    \b
-        kbnet evaluate CBSD68/ --sigma 15 --sigma 25 --sigma 50
-
-    Gaussian noise is added to each clean picture, the same for every run, the picture is restored whole, and the mean
-    PSNR in dB is printed.
-    """  # noqa: D301 - the backspace is what keeps the example's lines apart
-    from kbnet_cli import session
-
-    settings = settled(context)
-    wishes = session.Wishes(
-        task="denoise",
-        weights=settings.weights,
-        device=settings.device,
-        precision=settings.precision,
-        places=settings.places,
-    )
-    session.evaluate(folder, tuple(sigma or (15.0, 25.0, 50.0)), wishes, session.Voice(json=json))
 
 
 def bench(
@@ -59,7 +26,7 @@ def bench(
         kbnet bench -w sidd.pth --precision bf16
 
     A picture made by code goes through the network, once to warm up and then for so many rounds.
-    """  # noqa: D301
+    """  # noqa: D301 - the backspace is what keeps the examples' lines apart
     from kbnet_cli import console
     from kbnet_cli.bench import load, measure
 
@@ -107,31 +74,3 @@ def doctor(
     else:
         console.findings(found.findings)
     raise typer.Exit(found.exit_code)
-
-
-def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file, as weights/denoise-small.toml.")],
-    photos: Annotated[Path, typer.Option(metavar="DIR", help="A folder of photos to learn from.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the .safetensors goes.")],
-    minutes: Annotated[float, typer.Option(min=0.01, help="How long to train.")] = 60.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from FILE's .state.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the network, the scenes and the patches.")] = 0,
-) -> None:
-    """Train weights by a recipe.
-
-    \b
-        kbnet train weights/denoise-small.toml --photos photos/ -o mine.safetensors --minutes 75
-
-    Beside the weights lie a .state to --resume from and a .csv that tells how it went.
-    """  # noqa: D301
-    from kbnet_cli import console
-    from kbnet_cli.training.loop import Budget
-    from kbnet_cli.training.loop import train as run
-    from kbnet_cli.training.recipe import read_recipe
-
-    wanted = read_recipe(recipe)
-    console.note(f"preparing pictures from {photos}: some minutes for a hundred megapixels")
-    with console.training() as progress:
-        budget = Budget(minutes=minutes)
-        run(wanted, photos, output, budget=budget, resume=resume, seed=seed, progress=progress)
-    console.note(f"wrote {output}")

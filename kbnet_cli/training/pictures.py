@@ -1,5 +1,6 @@
 """The clean pictures of a training: photos shrunk in linear light, and scenes in their colours, all in memory."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from kbnet_cli.colour import srgb_decode, srgb_encode
 from kbnet_cli.errors import InputError
 from kbnet_cli.training.recipe import DataRecipe
 from kbnet_cli.training.scenes import Palette, scene
@@ -14,6 +16,7 @@ from kbnet_cli.training.scenes import Palette, scene
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 PALETTE_SIZE = 4096
 HELD_OUT_PATCH = 128
+HELD_OUT_PATCHES = 24
 
 Picture = UInt8[np.ndarray, "_ _ c"]
 """Of any height and width, display-encoded."""
@@ -28,8 +31,26 @@ class Pictures:
     held_out: UInt8[np.ndarray, "b p p c"]
 
 
-def prepare(recipe: DataRecipe, photos_folder: Path, *, patch: int, seed: int, cache: Path | None = None) -> Pictures:
-    """Read and shrink the photos of a folder and draw the scenes; minutes of work, so a cache file may keep it.
+def prepare(
+    recipe: DataRecipe,
+    photos_folder: Path | None,
+    *,
+    patch: int,
+    margin: int,
+    seed: int,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Pictures:
+    """Read and shrink the photos of a folder and draw the scenes; a cache file may keep them.
+
+    Args:
+        recipe: what is prepared.
+        photos_folder: None to train on scenes alone.
+        patch: pixels a side of what is trained on.
+        margin: pixels that degradations need around it on each side.
+        seed: of the scenes and of the choice of held-out photos.
+        cache: an .npz file; made if it is not there.
+        progress: told how many of the photos and scenes are done, and how many there are.
 
     Raises:
         InputError: the folder holds no photo that is large enough, or one that cannot be read.
@@ -37,52 +58,69 @@ def prepare(recipe: DataRecipe, photos_folder: Path, *, patch: int, seed: int, c
     if cache is not None and cache.is_file():
         return _read_cache(cache)
     generator = np.random.default_rng(seed)
-    files = sorted(path for path in photos_folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    photos = [_shrunk(path, recipe.shrink, max(patch, HELD_OUT_PATCH)) for path in files]
+    files = sorted(path for path in photos_folder.rglob("*") if is_photo(path)) if photos_folder is not None else []
+    scene_count = recipe.scenes if files else max(recipe.scenes, 2)
+    total = len(files) + scene_count
+    needed = max(patch, HELD_OUT_PATCH) + 2 * margin
+    held_out_side = HELD_OUT_PATCH + 2 * margin
+    photos: list[list[Picture]] = []
+    for done, path in enumerate(files):
+        progress(done, total)
+        photos.append(_read_shrunk(path, recipe.shrink, needed))
     photos = [sizes for sizes in photos if sizes]
-    if len(photos) <= recipe.held_out_photos:
+    if photos_folder is not None and len(photos) <= recipe.held_out_photos:
         raise InputError(
-            f"{photos_folder}: {len(photos)} photos, expected more than the {recipe.held_out_photos} held out",
-            hint=f"give a folder of photos of at least {recipe.shrink[0] * HELD_OUT_PATCH} pixels a side",
+            f"{photos_folder}: {len(photos)} photos that are large enough, expected more than the "
+            f"{recipe.held_out_photos} held out",
+            hint=f"give a folder of photos of at least {min(recipe.shrink) * needed} pixels a side",
         )
     order = generator.permutation(len(photos))
     kept = [picture for index in order[recipe.held_out_photos :] for picture in photos[index]]
     held_out = [picture for index in order[: recipe.held_out_photos] for picture in photos[index]]
+    scenes = []
+    for done in range(scene_count):
+        progress(len(files) + done, total)
+        scenes.append(scene(generator, max(recipe.scene_size, needed), _palette(generator, kept)))
+    if not kept:
+        held_out, scenes = scenes[: max(1, scene_count // 10)], scenes[max(1, scene_count // 10) :]
+    progress(total, total)
     pictures = Pictures(
         photos=tuple(kept),
-        scenes=tuple(scene(generator, recipe.scene_size, _palette(generator, kept)) for _ in range(recipe.scenes)),
-        held_out=np.stack([_cut(generator, held_out[i % len(held_out)], HELD_OUT_PATCH) for i in range(24)])
+        scenes=tuple(scenes),
+        held_out=np.stack(
+            [_cut(generator, held_out[i % len(held_out)], held_out_side) for i in range(HELD_OUT_PATCHES)]
+        )
         if held_out
-        else np.zeros((0, HELD_OUT_PATCH, HELD_OUT_PATCH, 3), np.uint8),
+        else np.zeros((0, held_out_side, held_out_side, 3), np.uint8),
     )
     if cache is not None:
         _write_cache(cache, pictures)
     return pictures
 
 
-def batch(
-    pictures: Pictures, generator: np.random.Generator, *, count: int, patch: int, scene_share: float
-) -> Float32[np.ndarray, "b c h w"]:
-    """Cut random patches, turned and mirrored at random, display-encoded 0…1.
+def is_photo(path: Path) -> bool:
+    """Say whether a file's name is that of a photo to train on."""
+    return path.suffix.lower() in PHOTO_SUFFIXES and not path.name.startswith(".")
+
+
+def cut(
+    pictures: Pictures, generator: np.random.Generator, *, side: int, scene_share: float
+) -> Float32[np.ndarray, "h w c"]:
+    """Cut a random square, turned and mirrored at random, display-encoded 0…1.
 
     Large pictures are chosen more often, by the square root of their area, so that the strongly shrunk, sharp ones have
-    their say. Each patch is the busier of two, because most of most photos is sky and wall.
+    their say. It is the busier of two squares, because most of most photos is sky and wall.
     """
-    weights = np.sqrt([float(picture.shape[0] * picture.shape[1]) for picture in pictures.photos])
-    weights /= weights.sum()
-    patches = np.empty((count, 3, patch, patch), np.float32)
-    for index in range(count):
-        if pictures.scenes and generator.uniform() < scene_share:
-            picture = pictures.scenes[generator.integers(len(pictures.scenes))]
-        else:
-            picture = pictures.photos[generator.choice(len(weights), p=weights)]
-        candidates = [_cut(generator, picture, patch) for _ in range(2)]
-        chosen = np.rot90(max(candidates, key=_busyness), int(generator.integers(4)))
-        if generator.integers(2):
-            chosen = chosen[:, ::-1]
-        patches[index] = chosen.transpose(2, 0, 1)
-    patches /= np.float32(255)
-    return patches
+    if not pictures.photos or (pictures.scenes and generator.uniform() < scene_share):
+        picture = pictures.scenes[generator.integers(len(pictures.scenes))]
+    else:
+        weights = np.sqrt([float(photo.shape[0] * photo.shape[1]) for photo in pictures.photos])
+        picture = pictures.photos[generator.choice(len(weights), p=weights / weights.sum())]
+    candidates = [_cut(generator, picture, side) for _ in range(2)]
+    chosen = np.rot90(max(candidates, key=_busyness), int(generator.integers(4)))
+    if generator.integers(2):
+        chosen = chosen[:, ::-1]
+    return chosen.astype(np.float32) / np.float32(255)
 
 
 def _busyness(picture: Picture) -> float:
@@ -98,39 +136,48 @@ def _cut(generator: np.random.Generator, picture: Picture, side: int) -> Picture
 
 def _palette(generator: np.random.Generator, photos: list[Picture]) -> Palette:
     """Take the colours of one photo: those of a scene belong together, as those of a place do."""
+    if not photos:
+        return _invented_palette(generator)
     pixels = photos[generator.integers(len(photos))].reshape(-1, 3)
     return Palette(pixels[generator.integers(len(pixels), size=PALETTE_SIZE)])
 
 
-def _shrunk(path: Path, factors: tuple[int, ...], smallest: int) -> list[Picture]:
+def _invented_palette(generator: np.random.Generator) -> Palette:
+    """Draw colours where there is no photo to take them from.
+
+    Photographs vary most in brightness, least in colour, and a place has few hues (Ruderman, Cronin and Chiao,
+    Statistics of cone responses to natural images, 1998): a brightness each, and colours around three.
+    """
+    brightness = generator.beta(1.2, 1.4, (PALETTE_SIZE, 1))
+    hues = generator.normal(0, 0.12, (3, 3))
+    tints = hues[generator.integers(3, size=PALETTE_SIZE)] + generator.normal(0, 0.02, (PALETTE_SIZE, 3))
+    colours = brightness * (1 + tints - tints.mean(axis=1, keepdims=True))
+    return Palette(np.rint(255 * np.clip(colours, 0, 1)).astype(np.uint8))
+
+
+def _read_shrunk(path: Path, factors: tuple[int, ...], smallest: int) -> list[Picture]:
     """Read a photo and shrink it by each factor that leaves it large enough."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{path}: cannot be read: {error}", hint="take it out of the folder") from error
-    return [shrink(pixels, factor) for factor in factors if min(pixels.shape[:2]) // factor >= smallest]
+    return shrunk(pixels, [factor for factor in factors if min(pixels.shape[:2]) // factor >= smallest])
 
 
-def shrink(pixels: Picture, factor: int) -> Picture:
-    """Average squares of factor × factor pixels in linear light; what fills no square at the edge is left away."""
-    linear = _LINEAR[pixels[: pixels.shape[0] // factor * factor, : pixels.shape[1] // factor * factor]]
-    height, width = linear.shape[0] // factor, linear.shape[1] // factor
-    mean = linear.reshape(height, factor, width, factor, 3).mean(axis=(1, 3), dtype=np.float32)
-    encoded = np.where(mean <= 0.0031308, 12.92 * mean, 1.055 * mean ** (1 / 2.4) - 0.055)
-    return np.rint(255 * np.clip(encoded, 0, 1)).astype(np.uint8)
+def shrunk(pixels: Picture, factors: Iterable[int]) -> list[Picture]:
+    """Average squares of so many pixels a side in linear light; what fills no square at the edge is left away."""
+    planes = [Image.fromarray(_LINEAR[pixels[..., channel]]) for channel in range(pixels.shape[2])]
+    pictures = []
+    for factor in factors:
+        box = (0, 0, pixels.shape[1] // factor * factor, pixels.shape[0] // factor * factor)
+        means = np.stack([np.asarray(plane.reduce(factor, box)) for plane in planes], axis=-1)
+        pictures.append(np.rint(255 * np.clip(srgb_encode(means), 0, 1)).astype(np.uint8))
+    return pictures
 
 
-def _srgb_to_linear() -> Float32[np.ndarray, " 256"]:
-    """Tabulate the sRGB curve, IEC 61966-2-1."""
-    encoded = np.arange(256) / 255
-    table: Float32[np.ndarray, " 256"] = np.where(
-        encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
-    ).astype(np.float32)
-    return table
-
-
-_LINEAR = _srgb_to_linear()
+_LINEAR = srgb_decode(np.arange(256, dtype=np.float32) / np.float32(255))
+"""The light of each 8-bit value."""
 
 
 def _write_cache(cache: Path, pictures: Pictures) -> None:

@@ -1,0 +1,1 @@
+"""How good weights are, by the protocols of the papers."""

@@ -1,0 +1,1 @@
+"""What makes a clean patch a degraded one: one file a degradation."""

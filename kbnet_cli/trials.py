@@ -1,0 +1,48 @@
+"""One call of `kbnet evaluate`: trial after trial, and how each went is told."""
+
+import sys
+
+from kbnet_cli import console
+from kbnet_cli.evaluate.collection import Collection
+from kbnet_cli.evaluate.restoring import tiled, whole
+from kbnet_cli.evaluate.score import Evaluation, Score
+from kbnet_cli.evaluate.scoring import scores
+from kbnet_cli.evaluate.trial import Trial
+from kbnet_cli.session import Voice, Wishes, prepare
+
+
+def evaluate(collection: Collection, trials: tuple[Trial, ...], wishes: Wishes, voice: Voice) -> None:
+    """Tell how near the weights bring degraded pictures to clean ones, one trial after the other.
+
+    Raises:
+        KBNetError: something is wrong with the pictures, the weights or the device.
+    """
+    samples = collection.samples()
+    engine, settings = prepare(wishes, voice)
+    restored = whole(engine) if wishes.tile is None else tiled(engine, settings)
+    if wishes.tile is None and not voice.quiet:
+        console.note("each picture goes whole, as in papers; --tile cuts it as photos are cut")
+    found: list[Evaluation] = []
+    try:
+        with console.reporting(len(trials), quiet=voice.quiet) as reporter:
+            for trial in trials:
+                progress = reporter.photo(trial.title, 0.0) or (lambda _done, _total: None)
+                done: list[Score] = []
+                for score in scores(restored, samples, trial):
+                    done.append(score)
+                    progress(len(done), len(samples))
+                    if voice.json:
+                        _write(score.as_json())
+                found.append(Evaluation(trial, tuple(done)))
+                if voice.json:
+                    name, precision = engine.checkpoint.name, engine.choice.precision
+                    _write(found[-1].as_json(weights=name, precision=precision, tile=wishes.tile))
+    finally:
+        # Trials that are done are told, whatever becomes of the others.
+        if found and not voice.json:
+            console.evaluations(found, each=voice.verbose)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
