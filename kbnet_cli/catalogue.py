@@ -129,7 +129,7 @@ def _bundled(name: str, summary: str, facts: Facts, figures: tuple[Figure, ...])
         architecture="KBNet-S",
         width=32,
         channels=3,
-        parameters=1_900_099,
+        parameters=1_900_707,
         facts=replace(facts, card=f"{name}.md"),
         licence="MIT",
         figures=figures,

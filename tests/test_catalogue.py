@@ -9,6 +9,7 @@ from kbnet_cli.catalogue import (
     DEFAULTS,
     ENTRIES,
     PUBLISHED,
+    TASKS,
     Entry,
     Facts,
     default,
@@ -16,7 +17,6 @@ from kbnet_cli.catalogue import (
     facts_to_metadata,
     find,
 )
-from kbnet_cli.errors import WeightsError
 from kbnet_cli.hub import address
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
@@ -73,12 +73,15 @@ def test_facts_that_are_not_known_are_not_written() -> None:
     assert facts_to_metadata(Facts()) == {"kbnet.tile": "256", "kbnet.limit": "0,1"}
 
 
-def test_a_task_without_weights_of_its_own_names_some() -> None:
-    assert find(default("denoise")) in BUNDLED
-    assert set(DEFAULTS.values()) <= {entry.name for entry in BUNDLED}
-    with pytest.raises(WeightsError, match="no weights for derain") as caught:
-        default("derain")
-    assert "-w derain fetches" in caught.value.hint
-    with pytest.raises(WeightsError, match="no weights for deblur") as caught:
-        default("deblur")
-    assert "-w FILE" in caught.value.hint
+def test_each_task_has_bundled_weights_for_it() -> None:
+    assert set(DEFAULTS) == set(TASKS)
+    for task in TASKS:
+        entry = find(default(task))
+        assert entry in BUNDLED
+        assert entry is not None
+        assert entry.task == task
+
+
+def test_bundled_weights_are_small() -> None:
+    # What every clone and every wheel carries.
+    assert sum(entry.size_bytes for entry in BUNDLED) <= 40_000_000

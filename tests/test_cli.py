@@ -67,7 +67,7 @@ def test_version_and_help_of_each_verb(kbnet: Call) -> None:
     from kbnet_cli import __version__
 
     assert kbnet("--version").stdout == f"kbnet {__version__}\n"
-    for verb in ("denoise", "derain", "deblur"):
+    for verb in ("denoise", "derain", "deblur", "dejpeg"):
         shown = kbnet(verb, "--help")
         assert shown.code == 0
         assert f"\n      kbnet {verb} " in shown.stdout, "the example keeps its own line"
@@ -147,8 +147,6 @@ def test_dry_run_writes_nothing_and_tells_the_plan(kbnet: Call, tmp_path: Path, 
         (["denoise", "a.png", "--overwrite", "--skip-existing"], "exclude each other"),
         (["denoise", "a.png", "-o", "-", "--json"], "standard output"),
         (["denoise", "a.png", "-w", "nothing.pth"], "no such weights"),
-        (["derain", "a.png"], "no weights for derain"),
-        (["deblur", "a.png"], "no weights for deblur"),
         (["denoise", "-"], "needs an output"),
         (["paint", "a.png"], "No such command"),
     ],

@@ -46,9 +46,10 @@ VALUES = {
     "weights.denoise": ("one", "two", "three"),
     "weights.derain": ("one", "two", "three"),
     "weights.deblur": ("one", "two", "three"),
+    "weights.dejpeg": ("one", "two", "three"),
 }
 """Of each key: what the option, the variable and the config file say."""
-COMMANDS = ("denoise", "derain", "deblur", "evaluate", "bench", "doctor")
+COMMANDS = ("denoise", "derain", "deblur", "dejpeg", "evaluate", "bench", "doctor")
 
 
 @pytest.fixture
@@ -170,7 +171,14 @@ def test_the_weights_of_one_task_are_not_those_of_another(
     write_config('[weights]\ndenoise = "sidd"\n')
     monkeypatch.setenv("KBNET_WEIGHTS_DERAIN", "rain")
     found = {command: settled(command).weights for command in COMMANDS[:-1]}
-    assert found == {"denoise": "sidd", "derain": "rain", "deblur": None, "evaluate": "sidd", "bench": "sidd"}
+    assert found == {
+        "denoise": "sidd",
+        "derain": "rain",
+        "deblur": None,
+        "dejpeg": None,
+        "evaluate": "sidd",
+        "bench": "sidd",
+    }
 
 
 def test_commands_in_groups_and_other_parameters_of_the_same_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from kbnet_cli.catalogue import Facts
-from kbnet_cli.checkpoint import load
+from kbnet_cli.checkpoint import load, outline
 from kbnet_cli.errors import InputError, UsageError
 from kbnet_cli.networks.kbnet_l import KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetSSizes
@@ -186,6 +186,17 @@ def test_bf16_computes_in_bf16_and_keeps_float32(photos: Path, tmp_path: Path) -
     assert {tensor.dtype for tensor in tensors(tmp_path / "w.safetensors").values()} == {torch.float32}
 
 
+def test_weights_can_be_stored_in_half_the_bytes(photos: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, facts=replace(TINY.facts, storage="float16"))
+    for name, chosen in (("whole", TINY), ("half", recipe)):
+        train(chosen, photos, tmp_path / f"{name}.safetensors", budget=Budget(steps=1))
+    whole, half = (tmp_path / f"{name}.safetensors" for name in ("whole", "half"))
+    assert outline(half).dtype == "float16"
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    for name, tensor in tensors(whole).items():
+        assert torch.equal(tensor.half().float(), tensors(half)[name])
+
+
 def test_a_kbnet_l_can_be_trained(photos: Path, tmp_path: Path) -> None:
     sizes = KBNetLSizes(width=8, blocks=(1, 0, 0, 0), refinement_blocks=1)
     recipe = replace(TINY, task="dejpeg", network=sizes, degradations=Mixture(jpeg=Jpeg()))
@@ -247,7 +258,8 @@ def test_the_command(kbnet: Call, photos: Path, tmp_path: Path) -> None:
     assert kbnet(*words("--overwrite")).code == 0
     tuned = tmp_path / "tuned.toml"
     tuned.write_text(
-        'task = "denoise"\ninit = "w.safetensors"\n[degradations.camera]\n[data]\nshrink = [1]\nheld_out_photos = 1\n'
+        'task = "denoise"\ninit = "w.safetensors"\n[degradations.camera]\n'
+        "[data]\nshrink = [1]\nscenes = 0\nheld_out_photos = 1\n"
     )
     done = kbnet("train", tuned, "--photos", photos, "-o", tmp_path / "t.safetensors", "--minutes", "0.01")
     assert done.code == 0, done.stderr

@@ -27,8 +27,8 @@ NameTemplate = Annotated[
         "--name",
         metavar="TEMPLATE",
         envvar="KBNET_NAME",
-        help="How outputs are named where -o names no file, of {stem}, {done} (denoised, derained, deblurred, dejpegged) "
-        "and {ext}. Without it: {stem}_{done}.{ext} beside the input, {stem}.{ext} in a folder.",
+        help="How outputs are named where -o names no file, of {stem}, {done} (denoised, derained, deblurred, "
+        "dejpegged) and {ext}. Without it: {stem}_{done}.{ext} beside the input, {stem}.{ext} in a folder.",
     ),
 ]
 Recursive = Annotated[

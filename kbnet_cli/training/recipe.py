@@ -61,12 +61,14 @@ class OptimisationRecipe:
 
 @dataclass(frozen=True)
 class FactsRecipe:
-    """What the weights say of themselves, as in `catalogue.Facts`."""
+    """What the weights say of themselves, as in `catalogue.Facts`, and how they are stored."""
 
     tile: int = 256
     limit: tuple[float, float] = (0.0, 1.0)
     sigma: tuple[float, float] | None = None
     card: str | None = None
+    storage: Literal["float32", "float16", "bfloat16"] = "float32"
+    """The type in the file; they are computed with in float32 all the same."""
 
 
 @dataclass(frozen=True)

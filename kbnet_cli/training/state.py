@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 from torch.optim import AdamW
 
 from kbnet_cli import checkpoint
@@ -117,8 +116,9 @@ def load_state(state: TrainingState, path: Path) -> None:
 
 def save_weights(network: Network, recipe: Recipe, path: Path) -> None:
     """Write a network as safetensors with what it says of itself (`catalogue.Facts`), whole or not at all."""
-    tensors: dict[str, Tensor] = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     given = recipe.facts
+    kept: torch.dtype = getattr(torch, given.storage)
+    tensors = {name: tensor.to("cpu", kept).contiguous() for name, tensor in network.state_dict().items()}
     facts = Facts(recipe.task, tile=given.tile, limit=given.limit, sigma=given.sigma, card=given.card)
     _write_whole(path, lambda file: file.write(save(tensors, facts_to_metadata(facts))))
 
