@@ -2,7 +2,7 @@
 
 python examples/card_pictures.py FOLDER weights/pictures
 
-FOLDER holds `prairie_falcon.jpg` and `wood_anemones.jpg` of immich-app/test-assets, public domain.
+FOLDER holds `prairie_falcon.jpg`, `silver_fir.jpg` and `wood_anemones.jpg` of immich-app/test-assets, public domain.
 """
 
 import sys
@@ -33,6 +33,8 @@ class Crop:
 
 
 WORKS, FAILS = Crop("prairie_falcon.jpg", 170, 215), Crop("wood_anemones.jpg", 60, 130)
+WOOD = Crop("silver_fir.jpg", 90, 120)
+"""Dark enough for rain to be seen."""
 
 
 def rain(seed: int, coverage: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -69,7 +71,7 @@ def main(folder: str, output: str) -> None:
     """Write NAME.jpg for all bundled weights."""
     Path(output).mkdir(parents=True, exist_ok=True)
     for name, degradations in DEGRADATIONS.items():
-        crops = zip(degradations, (WORKS, FAILS), strict=True)
+        crops = zip(degradations, (WOOD if name == "derain-small" else WORKS, FAILS), strict=True)
         rows = [row(name, degrade, Path(folder) / crop.photo, crop) for degrade, crop in crops]
         gap = np.full((GAP, rows[0].shape[1], 3), 255, np.uint8)
         page = Image.fromarray(np.concatenate([rows[0], gap, rows[1]]))

@@ -50,6 +50,8 @@ class Figure:
     pictures: str
     psnr: float
     """Mean, in dB."""
+    before: float | None = None
+    """That of the degraded pictures, where it was measured too."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,23 @@ def test_a_share_of_the_patches_is_grey_and_its_noise_too(pictures: Pictures) ->
     assert abs(255 * noise.std().item() - 25) < 1
 
 
+def test_a_share_of_the_patches_is_flat(pictures: Pictures) -> None:
+    recipe = replace(
+        TINY, data=replace(TINY.data, flat_share=0.5), optimisation=OptimisationRecipe(patch=16, batch=400)
+    )
+    clean = Feeder(pictures, recipe, seed=0)[0].clean
+    assert 0 <= clean.min() < clean.max() <= 1
+    # One colour: no pixel differs. An even way: second differences are nothing.
+    uniform = (clean == clean[:, :, :1, :1]).flatten(1).all(dim=1)
+    even = (
+        clean.diff(n=2, dim=2).abs().flatten(1).amax(dim=1).maximum(clean.diff(n=2, dim=3).abs().flatten(1).amax(dim=1))
+        < 1e-5
+    )
+    # One in four and one in two, to four standard deviations.
+    assert abs(uniform.float().mean().item() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 400)
+    assert abs(even.float().mean().item() - 0.5) < 4 * np.sqrt(0.5 * 0.5 / 400)
+
+
 def test_held_out_patches_are_the_same_in_every_training(photos: Path) -> None:
     recipe = replace(TINY, degradations=Mixture(gaussian=Gaussian(), jpeg=Jpeg()))
     data = replace(TINY.data, shrink=(1,))

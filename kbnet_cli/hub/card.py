@@ -83,7 +83,7 @@ def _damaged(name: str) -> WeightsError:
 
 
 def _section(entry: Mapping[str, Any]) -> Section:
-    figures = tuple(Figure(str(figure["pictures"]), float(figure["psnr"])) for figure in entry["figures"])
+    figures = tuple(_figure(figure) for figure in entry["figures"])
     sigma = None if entry["sigma"] is None else _ends(entry["sigma"])
     section = Section(**{**entry, "figures": figures, "sigma": sigma, "limit": _ends(entry["limit"])})
     for field in fields(Section):
@@ -93,6 +93,11 @@ def _section(entry: Mapping[str, Any]) -> Section:
         ):
             raise TypeError(field.name)
     return section
+
+
+def _figure(figure: Mapping[str, Any]) -> Figure:
+    before = figure.get("before")
+    return Figure(str(figure["pictures"]), float(figure["psnr"]), None if before is None else float(before))
 
 
 def _ends(values: Any) -> tuple[float, float]:
@@ -184,9 +189,13 @@ def _facts(section: Section) -> list[tuple[str, str]]:
 def _figures(section: Section) -> str:
     if not section.figures:
         return "Not known."
-    rows = [(figure.pictures, f"{figure.psnr:.2f}") for figure in section.figures]
+    rows = [(figure.pictures, _psnr(figure.before), _psnr(figure.psnr)) for figure in section.figures]
     who = section.figures_from or "Who measured them is not known"
-    return f"{_table(('pictures', 'mean PSNR in dB'), rows)}\n\n{who}."
+    return f"{_table(('pictures', 'mean PSNR in dB before', 'after'), rows)}\n\n{who}."
+
+
+def _psnr(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2f}"
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

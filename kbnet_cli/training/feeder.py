@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kbnet_cli.training.degradations.pair import Pair
-from kbnet_cli.training.pictures import Pictures, cut
+from kbnet_cli.training.pictures import Pictures, cut, flat
 from kbnet_cli.training.recipe import Recipe
 
 PROCESSES_AT_MOST = 12
@@ -44,8 +44,13 @@ class Feeder(Dataset[Batch]):
     def _pair(self, generator: np.random.Generator, patch: int) -> Pair:
         degradation = self.recipe.degradations.choose(generator)
         side = patch + 2 * degradation.margin
-        clean = cut(self.pictures, generator, side=side, scene_share=self.recipe.data.scene_share)
-        if generator.uniform() >= self.recipe.data.grey_share:
+        data = self.recipe.data
+        clean = (
+            flat(generator, side)
+            if generator.uniform() < data.flat_share
+            else cut(self.pictures, generator, side=side, scene_share=data.scene_share)
+        )
+        if generator.uniform() >= data.grey_share:
             return degradation.apply(clean, generator)
         pair = degradation.apply(np.repeat(clean @ LUMA, 3, axis=2), generator)
         return Pair(*(np.repeat(picture[..., 1:2], 3, axis=2) for picture in (pair.degraded, pair.clean)))

@@ -123,6 +123,17 @@ def cut(
     return chosen.astype(np.float32) / np.float32(255)
 
 
+def flat(generator: np.random.Generator, side: int) -> Float32[np.ndarray, "h w 3"]:
+    """Draw a square of one colour, or of an even way from one to another; any colours, display-encoded 0…1."""
+    first, second = generator.uniform(0, 1, (2, 3))
+    if generator.integers(2):
+        second = first
+    angle = generator.uniform(0, 2 * np.pi)
+    down, right = np.mgrid[:side, :side] / side - 0.5
+    along = 0.5 + (np.cos(angle) * down + np.sin(angle) * right) / np.sqrt(2)
+    return (first + along[..., None] * (second - first)).astype(np.float32)
+
+
 def _busyness(picture: Picture) -> float:
     green = picture[..., 1].astype(np.float32)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())

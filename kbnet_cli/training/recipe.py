@@ -32,6 +32,8 @@ class DataRecipe:
     """Their height and width."""
     scene_share: float = 0.2
     """The share of the patches that is cut from them, 0…1."""
+    flat_share: float = 0.0
+    """The share of the patches that is one colour or goes evenly from one to another: skies, walls, bokeh."""
     grey_share: float = 0.0
     """The share of the patches that is grey: three equal channels, degraded alike, as grey photos come."""
     held_out_photos: int = 2
