@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from PIL import Image
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import load, outline
 from kbnet_cli.errors import InputError, UsageError
+from kbnet_cli.kernels import kba
 from kbnet_cli.networks.kbnet_l import KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetSSizes
-from kbnet_cli.training import pictures
+from kbnet_cli.training import loop, pictures
 from kbnet_cli.training.degradations.gaussian import Gaussian
 from kbnet_cli.training.degradations.jpeg import Jpeg
 from kbnet_cli.training.degradations.mixture import Mixture
@@ -170,19 +173,25 @@ def test_training_needs_no_photos(tmp_path: Path) -> None:
     assert last.held_out_psnr is not None
 
 
-def test_bf16_computes_in_bf16_and_keeps_float32(photos: Path, tmp_path: Path) -> None:
-    seen: list[torch.dtype] = []
+def test_bf16_multiplies_in_bf16_and_keeps_float32(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    known = kba.products
 
-    def watch(_module: object, _inputs: object, output: torch.Tensor) -> None:
-        seen.append(output.dtype)
+    def watched(precision: Literal["fp32", "bf16"]) -> AbstractContextManager[None]:
+        asked.append(precision)
+        return known(precision)
 
-    hook = torch.nn.modules.module.register_module_forward_hook(watch)
-    try:
-        machine = Machine(precision="bf16")
-        train(TINY, photos, tmp_path / "w.safetensors", budget=Budget(steps=2), machine=machine)
-    finally:
-        hook.remove()
-    assert torch.bfloat16 in seen
+    monkeypatch.setattr(loop, "products", watched)
+    losses = [
+        train(
+            TINY, photos, tmp_path / "w.safetensors", budget=Budget(steps=3), machine=Machine(precision=precision)
+        ).loss
+        for precision in ("fp32", "bf16")
+    ]
+    assert set(asked) == {"bf16"}
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert {tensor.dtype for tensor in tensors(tmp_path / "w.safetensors").values()} == {torch.float32}
 
 

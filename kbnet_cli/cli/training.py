@@ -50,8 +50,6 @@ def train(
     if output.exists() and not resume and not overwrite:
         raise UsageError(f"{output} exists", hint="--resume goes on with it, --overwrite replaces it")
     choice = choose(settings.device, settings.precision)
-    # Where auto is right for pictures, small patches on a CPU gain nothing from it.
-    on = "fp32" if choice.device.type == "cpu" and settings.precision == "auto" else choice.precision
 
     def begin(name: str, task: Task) -> Path:
         beside = recipe.parent / name
@@ -73,7 +71,7 @@ def train(
             resume=resume,
             seed=seed,
             start=start,
-            machine=Machine(str(choice.device), on),
+            machine=Machine(str(choice.device), choice.precision),
             preparing=preparing,
             progress=progress,
         )

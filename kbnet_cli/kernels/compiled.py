@@ -1,4 +1,4 @@
-"""The kernel basis attention compiled for the CPU: in float32, on as many threads as torch uses.
+"""The kernel basis attention compiled for the CPU, on as many threads as torch uses.
 
 The source is kba.c. A build without a compiler has no extension; `available` says so and the plain form runs instead.
 """
@@ -22,6 +22,9 @@ SMALLEST_PART = 1 << 22
 
 BFLOAT16_FORMS = ("amx", "avx512_bf16")
 
+TILE_BASES = 32
+"""The most bases that the operator takes in the form amx: what one tile holds."""
+
 NO_GRADIENTS = (0,) * 6
 """Addresses that filtering alone does without."""
 
@@ -34,7 +37,7 @@ def available() -> bool:
 def forms(precision: str = "fp32") -> tuple[str, ...]:
     """Name the instruction sets that this machine can run it with, the fastest first; nothing without extension.
 
-    Those of bf16 multiply in bfloat16 and sum in float32; they have whole blocks only, not the operator alone.
+    Those of bf16 multiply in bfloat16 and sum in float32; besides whole blocks, only amx has the operator alone.
     """
     found = kba_extension.forms() if HAS_EXTENSION else []
     return tuple(form for form in found if (form in BFLOAT16_FORMS) == (precision == "bf16"))
@@ -48,6 +51,11 @@ def fastest_form(precision: str = "fp32") -> str | None:
 def bfloat16_pays() -> bool:
     """Say whether bf16 is much faster than float32 here: with tiles (amx) it is, with pairs alone not everywhere."""
     return fastest_form("bf16") == "amx"
+
+
+def operator_form(precision: str, bases: int) -> str:
+    """Name the form for the operator alone; that of fp32 where this machine has no tiles or they are too small."""
+    return "amx" if precision == "bf16" and bfloat16_pays() and bases <= TILE_BASES else forms()[0]
 
 
 def run(form: str, operation: str, fields: tuple[int, ...]) -> int:
@@ -66,20 +74,22 @@ def kernel_basis_attention(
 ) -> Float[Tensor, "b c h w"]:
     """Filter each pixel's neighbourhood with its own mixture of basis kernels, on the CPU, without a gradient.
 
-    Shapes, ranges and the formula: `kernels.plain`. `form` is one of `forms()`. Computed in float32, whatever the
-    inputs' type; the answer has that of the features.
+    Shapes, ranges and the formula: `kernels.plain`. `form` is one of `forms()`, or amx where `forms("bf16")` has it and
+    a tile the bases: then kernels are mixed by products of bfloat16 with sums in float32. All else is computed in
+    float32, whatever the inputs' type; the answer has that of the features.
     """
     inputs = [tensor.detach().float().contiguous() for tensor in (features, attention, weight, bias)]
     answer = torch.empty_like(inputs[0])
     addresses = tuple(tensor.data_ptr() for tensor in (*inputs, answer))
     sizes = _sizes(inputs, group_size)
     chosen = form or forms()[0]
+    assert chosen != "amx" or attention.shape[1] <= TILE_BASES
 
-    def work(rows: Part, _scratch: int) -> None:
-        run(chosen, "filter", (*addresses, *NO_GRADIENTS, *sizes, *rows))
+    def work(rows: Part, scratch: int) -> int:
+        return run(chosen, "filter", (*addresses, *NO_GRADIENTS, scratch, *sizes, *rows))
 
     # More parts than threads: a thread that the machine holds up must not hold up the others.
-    threads.share(work, _parts(inputs, group_size, parts_a_thread=4))
+    threads.share(work, _parts(inputs, group_size, parts_a_thread=4), scratch_bytes=work((0, 0), 0))
     return answer.to(features.dtype)
 
 
@@ -95,7 +105,9 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of features, attention, weight and bias, given that of the answer.
 
-    Nothing is kept from the forward pass: the kernels are mixed anew, a few pixels at a time.
+    Nothing is kept from the forward pass: the kernels are mixed anew, a few pixels at a time. In the form amx the
+    attention, the weight, the bias, the kernels' gradients, and the answer's where the bias falls on it, are rounded to
+    bfloat16; all sums are float32.
     """
     inputs = [tensor.detach().float().contiguous() for tensor in (features, attention, weight, bias)]
     gradient = gradient.detach().float().contiguous()
@@ -110,13 +122,14 @@ def gradients(
     fixed = tuple(tensor.data_ptr() for tensor in (*inputs, gradient, d_features, d_attention))
     sizes = _sizes(inputs, group_size)
     chosen = form or forms()[0]
+    assert chosen != "amx" or attention.shape[1] <= TILE_BASES
 
-    def work(rows: Part, _scratch: int) -> None:
+    def work(rows: Part, scratch: int) -> int:
         part = parts.index(rows)
         own = tuple(tensor[part].data_ptr() for tensor in (d_weight, d_bias, d_above, d_below))
-        run(chosen, "differentiate", (*fixed, *own, *sizes, *rows))
+        return run(chosen, "differentiate", (*fixed, *own, scratch, *sizes, *rows))
 
-    threads.share(work, parts)
+    threads.share(work, parts, scratch_bytes=work(parts[0], 0) if parts else 0)
     for part, (first, last) in enumerate(parts):
         if first % height:
             d_features[first // height, :, first % height - 1] += d_above[part]

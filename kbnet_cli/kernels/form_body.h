@@ -5,6 +5,8 @@
 #if defined(FORM_AMX)
 #include "matrix_amx.h"
 #include "mix_amx.h"
+#include "kba_amx.h"
+#include "kba_gradients_amx.h"
 #else
 #if !defined(FORM_PAIRS)
 #include "kba_body.h"

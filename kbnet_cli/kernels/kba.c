@@ -24,6 +24,7 @@ typedef struct {
     float *answer;                                     /* forward: what comes out; backward: its gradient, read */
     float *d_features, *d_attention, *d_weight, *d_bias;
     float *d_above, *d_below; /* (channels, width): what belongs to the rows before and after this call's */
+    char *scratch;            /* NULL: only say how many bytes it takes */
     ptrdiff_t channels, height, width, bases, group_size, first_row, last_row;
 } job;
 
@@ -32,7 +33,7 @@ enum { PIXELS = 32, BASE_MULTIPLE = 16, TAPS = 9, CHUNK = 4, BASE_ROWS = 8, BAND
 static ptrdiff_t round_up(ptrdiff_t value, ptrdiff_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 static ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 
-/* A zeroed array whose address is a multiple of a cache line; freed as one with `base`. */
+/* Memory of which arrays are taken, each at the begin of a cache line. */
 typedef struct {
     char *base;
     size_t used, size;
@@ -175,7 +176,7 @@ typedef struct {
 static const form FORMS[] = {
 #if defined(HAS_X86_FORMS)
 #if defined(HAS_BFLOAT16)
-    {"amx", {NULL, NULL, FUSED_OPERATIONS(_amx)}},
+    {"amx", {forward_amx, backward_amx, FUSED_OPERATIONS(_amx)}},
     {"avx512_bf16", {NULL, NULL, FUSED_OPERATIONS(_avx512_bf16)}},
 #endif
     {"avx512", {forward_avx512, backward_avx512, FUSED_OPERATIONS(_avx512)}},

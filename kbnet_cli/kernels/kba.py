@@ -1,12 +1,33 @@
 """One address for the kernel basis attention, whichever form of it runs."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kbnet_cli.kernels import compiled, plain
+
+PRODUCTS: ContextVar[str] = ContextVar("PRODUCTS", default="fp32")
+"""What the kernels are mixed in here: fp32 or bf16; set by `products`."""
+
+
+@contextmanager
+def products(precision: Literal["fp32", "bf16"]) -> Iterator[None]:
+    """Mix kernels in bfloat16 with sums in float32 inside the block, or in float32 again.
+
+    bf16 holds where the CPU has tiles (`compiled.operator_form`); elsewhere float32 stays. It is for training: an
+    answer differs by about 0.3 % of its largest value. A backward pass has the precision of its forward pass, wherever
+    it runs.
+    """
+    before = PRODUCTS.set(precision)
+    try:
+        yield
+    finally:
+        PRODUCTS.reset(before)
 
 
 def kernel_basis_attention(
@@ -26,8 +47,10 @@ def kernel_basis_attention(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         answer: Tensor = BandedAttention.apply(*inputs, group_size)  # type: ignore[no-untyped-call]
         return answer
-    form = compiled if _compiled_fits(inputs) else plain
-    return form.kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
+    if _compiled_fits(inputs):
+        form = compiled.operator_form(PRODUCTS.get(), attention.shape[1])
+        return compiled.kernel_basis_attention(features, attention, weight, bias, group_size=group_size, form=form)
+    return plain.kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
 
 
 def _compiled_fits(inputs: tuple[Tensor, ...]) -> bool:
@@ -45,14 +68,17 @@ class BandedAttention(torch.autograd.Function):
         ctx: Any, features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, group_size: int
     ) -> Tensor:
         ctx.save_for_backward(features, attention, weight, bias)
-        ctx.group_size = group_size
+        ctx.group_size, ctx.products = group_size, PRODUCTS.get()
         return kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         inputs: tuple[Tensor, Tensor, Tensor, Tensor] = ctx.saved_tensors
-        form = compiled.gradients if _compiled_fits((*inputs, gradient)) else plain_gradients
-        found = form(gradient, *inputs, group_size=ctx.group_size)
+        if _compiled_fits((*inputs, gradient)):
+            form = compiled.operator_form(ctx.products, inputs[1].shape[1])
+            found = compiled.gradients(gradient, *inputs, group_size=ctx.group_size, form=form)
+        else:
+            found = plain_gradients(gradient, *inputs, group_size=ctx.group_size)
         return (*(one if need else None for one, need in zip(found, ctx.needs_input_grad[:4], strict=True)), None)
 
 

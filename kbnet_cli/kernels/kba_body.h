@@ -190,6 +190,7 @@ static void FORM(lay_out)(const job *work, BAND *band) {
     band->d_bias = take(&band->memory, band->groups * band->chunks * CHUNK * bases);
 }
 
+/* Returns 0 where there is no memory yet; band->memory.size is what it takes. */
 static int FORM(prepare)(const job *work, BAND *band) {
     memset(band, 0, sizeof *band);
     band->stride = work->width + 1;
@@ -204,12 +205,11 @@ static int FORM(prepare)(const job *work, BAND *band) {
     band->groups = work->channels / work->group_size;
     for (int tap = 0; tap < TAPS; tap++) band->offset[tap] = (tap / 3 - 1) * band->stride + tap % 3 - 1;
     FORM(lay_out)(work, band);
-    band->memory.size = band->memory.used + 64;
-    void *raw = calloc(1, band->memory.size);
-    if (!raw) return 0;
-    band->memory.base = (char *)raw + (64 - (uintptr_t)raw % 64) % 64;
+    band->memory.size = band->memory.used;
+    if (!work->scratch) return 0;
+    memset(work->scratch, 0, band->memory.size);
+    band->memory.base = work->scratch;
     FORM(lay_out)(work, band);
-    band->memory.base = raw; /* from here on only to free it */
     return 1;
 }
 
@@ -261,7 +261,7 @@ TARGET static ptrdiff_t FORM(forward)(const void *fields) {
     const job *work = fields;
     const ptrdiff_t area = work->height * work->width, size = work->group_size;
     BAND band;
-    if (!FORM(prepare)(work, &band)) return -1;
+    if (!FORM(prepare)(work, &band)) return (ptrdiff_t)band.memory.size;
     for (ptrdiff_t row = work->first_row, rows; row < work->last_row; row += rows) {
         const ptrdiff_t item = row / work->height, top = row % work->height;
         rows = least(least(band.rows, work->height - top), work->last_row - row);
@@ -281,7 +281,7 @@ TARGET static ptrdiff_t FORM(forward)(const void *fields) {
                            (size_t)work->width * sizeof(float));
         }
     }
-    free(band.memory.base);
+    put_back(&band.memory);
     return 0;
 }
 
@@ -332,7 +332,7 @@ TARGET static ptrdiff_t FORM(backward)(const void *fields) {
     const job *work = fields;
     const ptrdiff_t area = work->height * work->width, size = work->group_size;
     BAND band;
-    if (!FORM(prepare)(work, &band)) return -1;
+    if (!FORM(prepare)(work, &band)) return (ptrdiff_t)band.memory.size;
     for (ptrdiff_t row = work->first_row, rows; row < work->last_row; row += rows) {
         const ptrdiff_t item = row / work->height, top = row % work->height;
         rows = least(least(band.rows, work->height - top), work->last_row - row);
@@ -361,6 +361,6 @@ TARGET static ptrdiff_t FORM(backward)(const void *fields) {
         FORM(return_attention)(work, &band, item, top, rows);
     }
     FORM(return_weight)(work, &band);
-    free(band.memory.base);
+    put_back(&band.memory);
     return 0;
 }

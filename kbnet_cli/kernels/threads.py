@@ -25,7 +25,7 @@ def parts(length: int, count: int) -> list[Part]:
     return list(pairwise(edges))
 
 
-def share(work: Callable[[Part, int], None], jobs: list[Part], *, scratch_bytes: int = 0) -> None:
+def share(work: Callable[[Part, int], object], jobs: list[Part], *, scratch_bytes: int = 0) -> None:
     """Do every part, on as many threads as torch uses; the caller's is one of them.
 
     `work` gets a part and the address of `scratch_bytes` bytes that nobody else uses meanwhile.

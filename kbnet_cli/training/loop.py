@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name all of torch's users know it by
 from torch import Tensor
 
+from kbnet_cli.kernels.kba import products
 from kbnet_cli.training.feeder import Batch, Feeder, batches
 from kbnet_cli.training.pictures import prepare
 from kbnet_cli.training.recipe import OptimisationRecipe, Recipe
@@ -64,7 +65,8 @@ class Machine:
 
     device: str = "cpu"
     precision: str = "fp32"
-    """fp32, or bf16: multiplications in bfloat16, weights and optimiser in float32."""
+    """fp32, or bf16: multiplications in bfloat16, weights and optimiser in float32. On a CPU those of the kernel basis
+    attention alone, and only with tiles for it (AMX): small patches gain nothing from the rest."""
 
 
 @dataclass
@@ -208,9 +210,11 @@ def _step(
     return loss.item(), float(gradient)
 
 
-def _precision(machine: Machine) -> torch.autocast:
+def _precision(machine: Machine) -> AbstractContextManager[None]:
     device = machine.device.partition(":")[0]
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=machine.precision == "bf16")
+    if machine.precision == "fp32":
+        return nullcontext()
+    return products("bf16") if device == "cpu" else torch.autocast(device, dtype=torch.bfloat16)
 
 
 def held_out_psnr(state: TrainingState, held_out: Batch, machine: Machine) -> tuple[float, float]:
