@@ -144,11 +144,32 @@ BUNDLED = (
         "denoise-small",
         "noise of cameras and Gaussian noise of any strength (σ 0 to 55), small and fast",
         Facts(task="denoise", limit=UNCLIPPED, sigma=(0.0, 55.0)),
-        (),
+        (
+            Figure("CBSD68 σ 15", 33.20, 24.84),
+            Figure("CBSD68 σ 25", 30.57, 20.54),
+            Figure("CBSD68 σ 50", 27.21, 15.00),
+            Figure("PolyU", 37.25, 35.92),
+            Figure("Nam", 38.62, 36.05),
+        ),
     ),
-    _bundled("derain-small", "streaks of rain and mist, small and fast", Facts(task="derain"), ()),
-    _bundled("deblur-small", "defocus of a few pixels, small and fast", Facts(task="deblur"), ()),
-    _bundled("dejpeg-small", "marks of JPEG compression, small and fast", Facts(task="dejpeg"), ()),
+    _bundled(
+        "derain-small",
+        "streaks of rain and mist, small and fast",
+        Facts(task="derain"),
+        (Figure("Fu 2017", 29.32, 23.23), Figure("Rain100", 30.71, 21.29)),
+    ),
+    _bundled(
+        "deblur-small",
+        "defocus of a few pixels, small and fast",
+        Facts(task="deblur"),
+        (Figure("Kodak24 radius 2", 29.63, 27.25), Figure("Kodak24 radius 4", 27.41, 24.30)),
+    ),
+    _bundled(
+        "dejpeg-small",
+        "marks of JPEG compression, small and fast",
+        Facts(task="dejpeg"),
+        (Figure("Kodak24 quality 10", 27.37, 26.58), Figure("Kodak24 quality 30", 31.26, 30.34)),
+    ),
 )
 PUBLISHED = (
     _gaussian("color", 3, 15.0, _figures(CBSD68=34.41, Kodak24=35.46, McMaster=35.56, Urban100=35.15)),
