@@ -189,9 +189,14 @@ def _facts(section: Section) -> list[tuple[str, str]]:
 def _figures(section: Section) -> str:
     if not section.figures:
         return "Not known."
-    rows = [(figure.pictures, _psnr(figure.before), _psnr(figure.psnr)) for figure in section.figures]
+    compared = any(figure.before is not None for figure in section.figures)
+    heads = ("pictures", "mean PSNR in dB before", "after") if compared else ("pictures", "mean PSNR in dB")
+    rows = [
+        (figure.pictures, *((_psnr(figure.before),) if compared else ()), _psnr(figure.psnr))
+        for figure in section.figures
+    ]
     who = section.figures_from or "Who measured them is not known"
-    return f"{_table(('pictures', 'mean PSNR in dB before', 'after'), rows)}\n\n{who}."
+    return f"{_table(heads, rows)}\n\n{who}."
 
 
 def _psnr(value: float | None) -> str:
