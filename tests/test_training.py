@@ -245,6 +245,8 @@ def test_resuming_needs_a_state_of_the_same_recipe(photos: Path, tmp_path: Path)
 def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 photos"):
         train(TINY, tmp_path, tmp_path / "w.safetensors", budget=Budget(steps=1))
+    with pytest.raises(InputError, match="is no folder"):
+        train(TINY, tmp_path / "none", tmp_path / "w.safetensors", budget=Budget(steps=1))
 
 
 def test_the_command(kbnet: Call, photos: Path, tmp_path: Path) -> None:

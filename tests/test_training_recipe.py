@@ -50,6 +50,12 @@ def read(folder: Path, text: str) -> Recipe:
         ("[degradations.gaussian]\nsigma = 25", "degradations.gaussian.sigma is 25, expected"),
         ("[degradations.gaussian]\nsigma = [1.0, 2.0, 3.0]", "degradations.gaussian.sigma is"),
         ("[degradations.gaussian]\nshare = 0", "degradations has none to take"),
+        ("[degradations.gaussian]\nsigma = [20.0, 10.0]", "sigma is [20.0, 10.0], expected a range that rises"),
+        ("[degradations.gaussian]\nshare = -1.0", "gaussian.share is -1.0, expected 0 or more"),
+        (
+            "[degradations.camera]\nshot = [0.0, 0.01]",
+            "degradations.camera.shot is [0.0, 0.01], expected a range above",
+        ),
         ("[optimisation]\nbatch = 1.5", "optimisation.batch is 1.5, expected int"),
         ("[optimisation]\nbatch = true", "optimisation.batch is True, expected int"),
         ("[optimisation]\npatch = 4", "optimisation.patch"),

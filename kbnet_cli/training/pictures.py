@@ -53,10 +53,12 @@ def prepare(
         progress: told how many of the photos and scenes are done, and how many there are.
 
     Raises:
-        InputError: the folder holds no photo that is large enough, or one that cannot be read.
+        InputError: the folder is not there, or holds no photo that is large enough, or one that cannot be read.
     """
     if cache is not None and cache.is_file():
         return _read_cache(cache)
+    if photos_folder is not None and not photos_folder.is_dir():
+        raise InputError(f"{photos_folder}: is no folder", hint="give a folder of photos")
     generator = np.random.default_rng(seed)
     files = sorted(path for path in photos_folder.rglob("*") if is_photo(path)) if photos_folder is not None else []
     scene_count = recipe.scenes if files else max(recipe.scenes, 2)

@@ -111,12 +111,24 @@ def read_recipe(path: Path) -> Recipe:
     recipe = _section(Recipe, read_toml(path), f"{path}: ")
     if recipe.network is None and recipe.init is None:
         raise UsageError(f"{path}: missing key 'network'", hint="or say with init which weights to begin with")
+    for part in recipe.degradations.parts:
+        _check_ranges(part, f"{path}: degradations.{type(part).__name__.lower()}.")
     if not recipe.degradations.parts or sum(part.share for part in recipe.degradations.parts) <= 0:
         raise UsageError(f"{path}: degradations has none to take", hint=EXAMPLE)
     how = recipe.optimisation
     if how.patch < 8 or how.batch < 1:
         raise UsageError(f"{path}: optimisation.patch or batch is too small", hint="patches of 8 pixels or more")
     return recipe
+
+
+def _check_ranges(part: Any, place: str) -> None:
+    """Refuse ranges that fall, and shares that are no shares."""
+    for one in fields(part):
+        value = getattr(part, one.name)
+        if isinstance(value, tuple) and len(value) == 2 and value[0] > value[1]:
+            raise UsageError(f"{place}{one.name} is {list(value)!r}, expected a range that rises", hint=EXAMPLE)
+        if isinstance(value, float) and value < 0:
+            raise UsageError(f"{place}{one.name} is {value!r}, expected 0 or more", hint=EXAMPLE)
 
 
 def _section(kind: type[Section], table: Mapping[str, Any], place: str) -> Section:
@@ -129,7 +141,11 @@ def _section(kind: type[Section], table: Mapping[str, Any], place: str) -> Secti
     for name, one in known.items():
         if name not in table and one.default is MISSING and one.default_factory is MISSING:
             raise UsageError(f"{place}missing key {name!r}", hint=EXAMPLE)
-    return kind(**{key: _value(hints[key], value, f"{place}{key}") for key, value in table.items()})
+    values = {key: _value(hints[key], value, f"{place}{key}") for key, value in table.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UsageError(f"{place}{error}", hint=EXAMPLE) from error
 
 
 def _value(hint: Any, value: Any, place: str) -> Any:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float32
 from kbnet_cli.colour import srgb_decode, srgb_encode
 from kbnet_cli.training.degradations.jpeg import UNIT, saved, to_bytes
 from kbnet_cli.training.degradations.pair import Pair
+from kbnet_cli.training.degradations.ranges import check_above_zero
 
 # From a sensor's red, green and blue to those of sRGB, white balanced: rows sum to 1, so that grey stays grey. Of no
 # camera in particular; of the size of the matrices that raw developers derive from the DNG format's colour matrices.
@@ -99,6 +100,10 @@ class Camera:
     """The range of the JPEG's quality, libjpeg's, both ends included."""
     subsampling: tuple[float, float, float] = (0.3, 0.4, 0.3)
     """How often chroma is kept whole (4:4:4), halved across (4:2:2), and halved both ways (4:2:0)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no logarithm."""
+        check_above_zero(self, "shot")
 
     @property
     def margin(self) -> int:

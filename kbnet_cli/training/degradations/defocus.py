@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from kbnet_cli.colour import srgb_decode, srgb_encode
 from kbnet_cli.training.degradations.jpeg import UNIT, saved, to_bytes
 from kbnet_cli.training.degradations.pair import Pair
+from kbnet_cli.training.degradations.ranges import check_above_zero
 
 SAMPLES: Final = 8
 """Points on each side of a pixel that an aperture's edge is sampled at."""
@@ -55,6 +56,10 @@ class Defocus:
     jpeg_share: float = 0.25
     """Patches that are saved as JPEG, and so rounded too."""
     jpeg_quality: tuple[int, int] = (85, 100)
+
+    def __post_init__(self) -> None:
+        """Refuse what has no logarithm."""
+        check_above_zero(self, "highlight_gain")
 
     @property
     def margin(self) -> int:

@@ -19,6 +19,7 @@ from jaxtyping import Float, Float32
 
 from kbnet_cli.training.degradations.jpeg import UNIT, saved, to_bytes
 from kbnet_cli.training.degradations.pair import Pair
+from kbnet_cli.training.degradations.ranges import check_above_zero
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class Rain:
     jpeg_share: float = 0.3
     """Patches that are saved as JPEG, and so rounded too."""
     jpeg_quality: tuple[int, int] = (75, 100)
+
+    def __post_init__(self) -> None:
+        """Refuse what has no logarithm."""
+        check_above_zero(self, "length", "soft_width", "soft_coverage", "sharp_width", "sharp_coverage")
 
     @property
     def margin(self) -> int:
