@@ -1,6 +1,7 @@
 """The loop: what it learns, and that it can be interrupted, resumed, begun from weights and run in bf16."""
 
 import csv
+import errno
 import math
 import os
 import signal
@@ -18,7 +19,7 @@ from PIL import Image
 
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import load, outline
-from kbnet_cli.errors import InputError, UsageError
+from kbnet_cli.errors import InputError, OutputError, UsageError
 from kbnet_cli.kernels import kba
 from kbnet_cli.networks.kbnet_l import KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetSSizes
@@ -242,6 +243,23 @@ def test_resuming_needs_a_state_of_the_same_recipe(photos: Path, tmp_path: Path)
         train(TINY, photos, output, budget=Budget(steps=2), resume=True)
 
 
+def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "w.safetensors"
+    train(TINY, photos, output, budget=Budget(steps=1))
+    before = [path.read_bytes() for path in (output, output.with_suffix(".state"))]
+
+    def full(_number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        train(TINY, photos, output, budget=Budget(steps=2), resume=True)
+    assert [path.read_bytes() for path in (output, output.with_suffix(".state"))] == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
 def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 photos"):
         train(TINY, tmp_path, tmp_path / "w.safetensors", budget=Budget(steps=1))
@@ -275,6 +293,8 @@ def test_the_command(kbnet: Call, photos: Path, tmp_path: Path) -> None:
     done = kbnet("train", tuned, "--photos", photos, "-o", tmp_path / "t.safetensors", "--minutes", "0.01")
     assert done.code == 0, done.stderr
     assert load(tmp_path / "t.safetensors").network.sizes == load(output).network.sizes
+    again = kbnet("train", tuned, "--photos", photos, "-o", tmp_path / "t.safetensors", "--minutes", "0.02", "--resume")
+    assert again.code == 0, again.stderr
     wrong = kbnet("train", recipe, "-o", tmp_path / "w.pth")
     assert wrong.code == 2
     assert "safetensors" in wrong.stderr

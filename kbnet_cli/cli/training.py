@@ -58,7 +58,9 @@ def train(
         with console.fetching(quiet=False) as announce:
             return Library(settings.places, announce, console.note).obtain(name, task)
 
-    start = begin(wanted.init, wanted.task) if wanted.init is not None and not resume else None
+    # A resumed training has its weights already, but may have its network's sizes from there alone.
+    needed = not resume or wanted.network is None
+    start = begin(wanted.init, wanted.task) if wanted.init is not None and needed else None
     if photos is not None and wanted.data.photos is not None:
         for line in differences(photos, recipe.parent / wanted.data.photos):
             console.note(line)

@@ -1,12 +1,11 @@
 """What a training holds between two steps, to the file and back; and the weights that come out of it."""
 
+import io
 import math
 import os
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from safetensors.torch import save
@@ -15,7 +14,7 @@ from torch.optim import AdamW
 from kbnet_cli import checkpoint
 from kbnet_cli.catalogue import Facts, facts_to_metadata
 from kbnet_cli.checkpoint import Network
-from kbnet_cli.errors import UsageError
+from kbnet_cli.errors import OutputError, UsageError
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS
 from kbnet_cli.shapes import Sizes
@@ -78,7 +77,11 @@ def _built(sizes: Sizes) -> Network:
 
 
 def save_state(state: TrainingState, path: Path) -> None:
-    """Write everything that `load_state` needs, whole or not at all."""
+    """Write everything that `load_state` needs, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is there still.
+    """
     content = {
         "network": state.network.state_dict(),
         "average": state.average.state_dict(),
@@ -88,7 +91,10 @@ def save_state(state: TrainingState, path: Path) -> None:
         "seconds": state.seconds,
         "loss": state.loss,
     }
-    _write_whole(path, lambda file: torch.save(content, file))
+    # In memory first: what torch says of a full disk is no OSError.
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    _write_whole(path, memory.getbuffer())
 
 
 def load_state(state: TrainingState, path: Path) -> None:
@@ -115,18 +121,29 @@ def load_state(state: TrainingState, path: Path) -> None:
 
 
 def save_weights(network: Network, recipe: Recipe, path: Path) -> None:
-    """Write a network as safetensors with what it says of itself (`catalogue.Facts`), whole or not at all."""
+    """Write a network as safetensors with what it says of itself (`catalogue.Facts`), whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is there still.
+    """
     given = recipe.facts
     kept: torch.dtype = getattr(torch, given.storage)
     tensors = {name: tensor.to("cpu", kept).contiguous() for name, tensor in network.state_dict().items()}
     facts = Facts(recipe.task, tile=given.tile, limit=given.limit, sigma=given.sigma, card=given.card)
-    _write_whole(path, lambda file: file.write(save(tensors, facts_to_metadata(facts))))
+    _write_whole(path, save(tensors, facts_to_metadata(facts)))
 
 
-def _write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def _write_whole(path: Path, content: bytes | memoryview) -> None:
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror or error}",
+            hint="make room, then go on with --resume from the last checkpoint",
+        ) from error
