@@ -260,6 +260,12 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_folder_that_cannot_be_made_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        train(TINY, photos, tmp_path / "file" / "w.safetensors", budget=Budget(steps=1))
+
+
 def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="0 photos"):
         train(TINY, tmp_path, tmp_path / "w.safetensors", budget=Budget(steps=1))

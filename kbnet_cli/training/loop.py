@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name all of torch's users know it by
 from torch import Tensor
 
+from kbnet_cli.errors import OutputError
 from kbnet_cli.kernels.kba import products
 from kbnet_cli.training.feeder import Batch, Feeder, batches
 from kbnet_cli.training.pictures import prepare
@@ -120,6 +121,7 @@ def train(
         UsageError: there is nothing to resume from, or it does not fit the recipe.
         WeightsError: the weights to begin with cannot be read.
         InputError: there are no photos to train on.
+        OutputError: what comes out cannot be written.
     """
     state = new_state(recipe, seed, start=start, device=machine.device)
     state_file = output.with_suffix(".state")
@@ -136,7 +138,6 @@ def train(
     )
     feeder = Feeder(pictures, recipe, state.seed)
     held_out = feeder.held_out()
-    output.parent.mkdir(parents=True, exist_ok=True)
     log = _Log(output.with_suffix(".csv"), resume=resume)
     # Numbers below 1e-38 cost a hundred times the time of others, and the first layers' gradients are full of them.
     torch.set_flush_denormal(True)
@@ -290,5 +291,12 @@ class _Log:
         )
 
     def _write_line(self, mode: str, cells: tuple[str, ...]) -> None:
-        with self.path.open(mode, newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(cells)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(mode, newline="", encoding="utf-8") as file:
+                csv.writer(file).writerow(cells)
+        except OSError as error:
+            raise OutputError(
+                f"{self.path}: cannot be written: {error.strerror or error}",
+                hint="check the folder, its permissions and the free space",
+            ) from error
