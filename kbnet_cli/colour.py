@@ -5,12 +5,41 @@ own, and its display-encoded values go to the network as they are.
 """
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 from PIL import Image, ImageCms
 
 from kbnet_cli.photo import Photo, Transfer
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What sample values mean to a network, for the channels that go to it."""
+
+    black: Float32[np.ndarray, " c"]
+    white: Float32[np.ndarray, " c"]
+    top: float
+    """The largest value that an integer sample can have."""
+
+    @property
+    def span(self) -> Float32[np.ndarray, " c"]:
+        """How far white is from black."""
+        return self.white - self.black
+
+    def to_unit(self, samples: Shaped[np.ndarray, "*rows c"]) -> Float32[np.ndarray, "*rows c"]:
+        """Return samples on a scale where black is 0 and white is 1."""
+        return (samples.astype(np.float32) - self.black) * (1 / self.span)
+
+
+def scale_of(photo: Photo, channels: tuple[int, ...]) -> Scale:
+    """Return the scale of some of a photo's channels: from 0 to its white, or its `levels` where it has any."""
+    if photo.levels is None:
+        black, white = [0.0] * len(channels), [photo.white] * len(channels)
+    else:
+        black, white = ([ends[channel] for channel in channels] for ends in (photo.levels.black, photo.levels.white))
+    return Scale(np.array(black, np.float32), np.array(white, np.float32), photo.white)
 
 
 def srgb_encode(linear: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
@@ -31,32 +60,32 @@ def srgb_decode(encoded: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "...
 
 
 def to_display(
-    samples: Shaped[np.ndarray, "*shape"], *, white: float, transfer: Transfer
-) -> Float32[np.ndarray, "*shape"]:
-    """Turn stored samples into display-encoded values, where `white` becomes 1."""
-    values = samples.astype(np.float32) * np.float32(1 / white)
+    samples: Shaped[np.ndarray, "*rows c"], scale: Scale, *, transfer: Transfer
+) -> Float32[np.ndarray, "*rows c"]:
+    """Turn stored samples into display-encoded values, where `scale.black` becomes 0 and `scale.white` 1."""
+    values = scale.to_unit(samples)
     return srgb_encode(values) if transfer == "linear" else values
 
 
 def add_display(
-    samples: Shaped[np.ndarray, "*shape"],
-    residual: Float32[np.ndarray, "*shape"],
+    samples: Shaped[np.ndarray, "*rows c"],
+    residual: Float32[np.ndarray, "*rows c"],
+    scale: Scale,
     *,
-    white: float,
     transfer: Transfer,
-) -> Shaped[np.ndarray, "*shape"]:
-    """Add a display-encoded residual to stored samples; integers are rounded and clipped to 0 … white.
+) -> Shaped[np.ndarray, "*rows c"]:
+    """Add a display-encoded residual to stored samples; integers are rounded and clipped to 0 … `scale.top`.
 
     A residual of zero gives back the samples bit for bit, whatever the transfer.
     """
     values = samples.astype(np.float32)
     if transfer == "linear":
-        encoded = srgb_encode(values * np.float32(1 / white))
+        encoded = srgb_encode(scale.to_unit(samples))
         residual = srgb_decode(encoded + residual) - srgb_decode(encoded)
-    answer = values + residual * np.float32(white)
+    answer = values + residual * scale.span
     if samples.dtype == np.float32:
         return answer
-    return np.clip(np.rint(answer), 0, white).astype(samples.dtype)
+    return np.clip(np.rint(answer), 0, scale.top).astype(samples.dtype)
 
 
 def transfer_of(photo: Photo) -> Transfer:

@@ -43,6 +43,50 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Levels:
+    """Which sample values a network is to see as black and as white, one for each channel.
+
+    They say nothing about what is clipped: samples below and above pass through.
+    """
+
+    black: tuple[float, ...]
+    white: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of the pixels that is meant to be shown."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class CameraColour:
+    """What it takes to develop a linear photo, whose samples are a sensor's and in no standard colour space."""
+
+    make: str
+    model: str
+    black: float
+    """The sample value of no light, in each channel. Noise reaches below it."""
+    white: float
+    """The sample value at which the sensor is full, in each channel. A few samples reach above it."""
+    neutral: tuple[float, ...]
+    """How much of each channel a white surface gives in the light of the photo, the largest being 1."""
+    xyz_to_camera: Matrix | None = None
+    """Three rows, for light of D65; None for a grey sensor or an unknown camera."""
+    camera_to_srgb: Matrix | None = None
+    """From white-balanced samples to linear sRGB, three rows; None for a grey sensor."""
+    crop: Crop | None = None
+    """None: all of it."""
+
+
+@dataclass(frozen=True)
 class Photo:
     """Pixels as stored, never turned, with everything that came along.
 
@@ -60,6 +104,10 @@ class Photo:
     origin: Origin | None = None
     linear: bool = False
     """Whether samples are proportional to light where no ICC profile says otherwise (float TIFF, EXR, linear DNG)."""
+    levels: Levels | None = None
+    """None: the network sees 0 as black and `white` as white."""
+    camera: CameraColour | None = None
+    """Of a linear photo from a camera raw file, whose colours only a raw developer can show."""
     notes: tuple[str, ...] = ()
     """What a user should be told about how this photo was read."""
 
@@ -68,6 +116,7 @@ class Photo:
         assert self.pixels.dtype == expected, f"{self.depth} bits in {self.pixels.dtype}"
         assert self.pixels.ndim == 3, self.pixels.shape
         assert self.pixels.shape[2] == CHANNELS[self.colour], (self.colour, self.pixels.shape)
+        assert self.levels is None or len(self.levels.black) == len(self.levels.white) == self.pixels.shape[2]
         assert self.alpha is None or self.alpha.shape == self.pixels.shape[:2]
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from kbnet_cli import noise_level, tiles
-from kbnet_cli.colour import add_display, to_display, transfer_of
+from kbnet_cli.colour import add_display, scale_of, to_display, transfer_of
 from kbnet_cli.photo import Photo, Transfer
 
 Group = tuple[int, ...]
@@ -78,7 +78,9 @@ def noise_of(photo: Photo, settings: Restoration) -> float | None:
     patches = noise_level.draw(photo.pixels, white=photo.white)
     if patches is None:
         return None
-    return noise_level.estimate(to_display(patches, white=photo.white, transfer=_transfer(photo, settings)))
+    scale = scale_of(photo, tuple(range(patches.shape[1])))
+    display = to_display(np.moveaxis(patches, 1, -1), scale, transfer=_transfer(photo, settings))
+    return noise_level.estimate(np.moveaxis(display, -1, 1))
 
 
 def _transfer(photo: Photo, settings: Restoration) -> Transfer:
@@ -88,7 +90,8 @@ def _transfer(photo: Photo, settings: Restoration) -> Transfer:
 def _read(
     photo: Photo, group: Group, transfer: Transfer, rows: tiles.Indices, columns: tiles.Indices
 ) -> Float32[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 1"]:
-    return to_display(photo.pixels[np.ix_(rows, columns, np.array(group))], white=photo.white, transfer=transfer)
+    samples = photo.pixels[np.ix_(rows, columns, np.array(group))]
+    return to_display(samples, scale_of(photo, group), transfer=transfer)
 
 
 def _write(
@@ -103,9 +106,10 @@ def _write(
     if len(set(group)) < len(group):
         # Equal channels went in; what came out is averaged back.
         residual = residual.mean(axis=2, keepdims=True, dtype=np.float32)
-    here = np.s_[top : top + residual.shape[0], :, group[0] : group[-1] + 1]
+    channels = tuple(sorted(set(group)))
+    here = np.s_[top : top + residual.shape[0], :, channels[0] : channels[-1] + 1]
     residual = residual * np.float32(strength)
-    restored[here] = add_display(photo.pixels[here], residual, white=photo.white, transfer=transfer)
+    restored[here] = add_display(photo.pixels[here], residual, scale_of(photo, channels), transfer=transfer)
 
 
 def _report(progress: Progress, number: int, passes: int, done: int, tiles_of_pass: int) -> None:

@@ -1,0 +1,27 @@
+"""How camera raw becomes a photo."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+RawMode = Literal["linear", "developed"]
+Demosaic = Literal["auto", "linear", "vng", "ppg", "ahd", "dcb", "dht", "aahd"]
+Highlights = Literal["clip", "ignore", "blend", "rebuild"]
+WhiteBalance = Literal["camera", "auto", "daylight"]
+ColourSpace = Literal["srgb", "display-p3", "rec2020", "prophoto"]
+
+
+@dataclass(frozen=True)
+class Development:
+    """What LibRaw is asked for, in its own terms where it has any."""
+
+    mode: RawMode = "developed"
+    """linear: the sensor's own channels, demosaiced and nothing else, for DNG. developed: a picture to look at."""
+    demosaic: Demosaic = "auto"
+    """auto: LibRaw's own choice, AHD for Bayer sensors."""
+    highlights: Highlights = "clip"
+    """What becomes of values beyond the white of one channel. Developed pictures only, like all that follow."""
+    white_balance: WhiteBalance = "camera"
+    """camera: what it found; where it says nothing, that of daylight."""
+    brightness: float = 1.0
+    """Light is multiplied by it."""
+    colour_space: ColourSpace = "srgb"
