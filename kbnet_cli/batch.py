@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal
 from kbnet_cli import naming
 from kbnet_cli.errors import InputError, KBNetError, OutputError, PhotoError, UsageError
 from kbnet_cli.formats import codec, sniff
+from kbnet_cli.formats.development import Development, RawMode
 from kbnet_cli.formats.table import FORMATS
 from kbnet_cli.photo import Photo
 
@@ -45,6 +46,10 @@ class Order:
     depth: int | None = None
     quality: int | None = None
     max_megapixels: float | None = None
+    raw_mode: RawMode | None = None
+    """How camera raw is read; None: linear for DNG, developed for anything else."""
+    development: Development = field(default_factory=Development)
+    """The rest of how camera raw is read; its mode does not count."""
 
 
 @dataclass(frozen=True)
@@ -271,10 +276,14 @@ def _open(job: Job, taken: dict[Path, str], order: Order) -> tuple[Job, Photo | 
     if not job.natural and _is_there(job, taken, order):
         return job, None, ""
     data = read(job.source)
-    job, format_name = settle(job, order, codec.natural_output(codec.kind_of(data)))
+    kind = codec.kind_of(data)
+    job, format_name = settle(job, order, codec.natural_output(kind, order.raw_mode))
     if _is_there(job, taken, order):
         return job, None, format_name
-    return job, codec.decode(data, max_megapixels=order.max_megapixels), format_name
+    development = order.development
+    if kind == "raw":
+        development = replace(development, mode=codec.raw_mode_for(format_name, order.raw_mode))
+    return job, codec.decode(data, max_megapixels=order.max_megapixels, development=development), format_name
 
 
 def settle(job: Job, order: Order, natural: str) -> tuple[Job, str]:

@@ -30,6 +30,8 @@ class Checkpoint:
     network: Network
     facts: Facts
     name: str
+    sha256: str = ""
+    """Of the file that it came from, in hexadecimal digits."""
 
     @property
     def architecture(self) -> Architecture:
@@ -66,8 +68,9 @@ def load(path: Path, *, name: str | None = None) -> Checkpoint:
         network = _network_for(file)
         facts = facts_from_metadata(file.metadata, file.name)
         state = {key: _finite(file, key, torch.float32) for key in file.tensors}
+        digest = file.digest()
     network.load_state_dict(state, strict=True, assign=True)
-    return Checkpoint(network.eval().requires_grad_(False), facts, path.stem)
+    return Checkpoint(network.eval().requires_grad_(False), facts, path.stem, digest)
 
 
 def outline(path: Path, *, name: str | None = None) -> Outline:

@@ -84,6 +84,8 @@ class CameraColour:
     """From white-balanced samples to linear sRGB, three rows; None for a grey sensor."""
     crop: Crop | None = None
     """None: all of it."""
+    noise_left: float = 1.0
+    """The share of the sensor's noise that is left, as variance: 1 before it is restored."""
 
 
 @dataclass(frozen=True)

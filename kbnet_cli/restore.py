@@ -1,7 +1,7 @@
 """The pipeline: a photo in, a restored photo out. The only module that knows the order of its steps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ from jaxtyping import Float32, Shaped
 
 from kbnet_cli import noise_level, tiles
 from kbnet_cli.colour import add_display, scale_of, to_display, transfer_of
-from kbnet_cli.photo import Photo, Transfer
+from kbnet_cli.photo import CameraColour, Photo, Transfer
 
 Group = tuple[int, ...]
 Progress = Callable[[int, int], None]
@@ -70,7 +70,16 @@ def restore(
             write=partial(_write, photo, group, transfer, settings.strength, restored),
             progress=progress and partial(_report, progress, number, len(groups)),
         )
-    return photo.with_pixels(restored)
+    answer = photo.with_pixels(restored)
+    return answer if photo.camera is None else replace(answer, camera=_quieter(photo, answer, photo.camera, settings))
+
+
+def _quieter(before: Photo, after: Photo, camera: CameraColour, settings: Restoration) -> CameraColour:
+    """Tell how much of a camera's noise is left, by what is seen of it before and after."""
+    strong, weak = noise_of(before, settings), noise_of(after, settings)
+    if not strong or weak is None:
+        return camera
+    return replace(camera, noise_left=camera.noise_left * min(1.0, (weak / strong) ** 2))
 
 
 def noise_of(photo: Photo, settings: Restoration) -> float | None:

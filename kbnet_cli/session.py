@@ -34,6 +34,10 @@ class Wishes:
     device: str = "auto"
     precision: str = "auto"
     places: Places = field(default_factory=Places)
+    provenance: bool = True
+    """Whether the output's XMP tells what was done."""
+    strip: bool = False
+    """Whether private metadata is left out."""
 
 
 @dataclass(frozen=True)

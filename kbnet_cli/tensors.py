@@ -4,6 +4,7 @@ Nothing in a file is believed: no memory is taken for what the file does not hol
 read, not mapped, so that it does not matter what becomes of the file afterwards.
 """
 
+import hashlib
 import json
 import os
 import pickle
@@ -77,6 +78,8 @@ class TensorFile:
     metadata: Mapping[str, str]
     read: Values
     """Read the values of a tensor, once, into memory of their own. Raises WeightsError: it cannot be read."""
+    digest: Callable[[], str]
+    """Return the SHA-256 of the whole file in hexadecimal digits."""
 
 
 @contextmanager
@@ -105,7 +108,11 @@ def opened(path: Path, name: str | None = None) -> Iterator[TensorFile]:
             with _told(name):
                 return contents.read(prefix + key)
 
-        yield TensorFile(name, size, tensors, contents.metadata, read)
+        def digest() -> str:
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+        yield TensorFile(name, size, tensors, contents.metadata, read, digest)
 
 
 @contextmanager

@@ -87,8 +87,11 @@ PrecisionOption = Annotated[
     str, typer.Option(metavar="auto|fp32|bf16", envvar="KBNET_PRECISION", help="Arithmetic of the network.")
 ]
 FormatOption = Annotated[
-    Literal["auto", "jpg", "png", "tif", "webp", "avif", "jxl", "ppm"],
-    typer.Option("--format", help="auto: by the output's name, else the input's own; camera raw and HEIC become tif."),
+    Literal["auto", "jpg", "png", "tif", "dng", "webp", "avif", "jxl", "ppm"],
+    typer.Option(
+        "--format",
+        help="auto: by the output's name, else the input's own; camera raw becomes dng, HEIC tif.",
+    ),
 ]
 Depth = Annotated[
     Literal["auto", "8", "10", "12", "16", "32f"],
@@ -97,6 +100,43 @@ Depth = Annotated[
 Quality = Annotated[
     int | None,
     typer.Option(min=1, max=100, help="Quality of lossy formats. Default: 95 for jpg, 90 for the others."),
+]
+_RAW = "Camera raw"
+RawModeOption = Annotated[
+    Literal["auto", "linear", "developed"],
+    typer.Option(
+        rich_help_panel=_RAW,
+        help="linear: the sensor's own colours, demosaiced and nothing else, into DNG. developed: a finished picture, "
+        "into any other format. auto: what the output's format holds.",
+    ),
+]
+DemosaicOption = Annotated[
+    Literal["auto", "linear", "vng", "ppg", "ahd", "dcb", "dht", "aahd"],
+    typer.Option(rich_help_panel=_RAW, help="LibRaw's method. auto: AHD for Bayer sensors."),
+]
+HighlightsOption = Annotated[
+    Literal["clip", "ignore", "blend", "rebuild"],
+    typer.Option(rich_help_panel=_RAW, help="What LibRaw makes of values beyond white. Developed pictures only."),
+]
+WhiteBalanceOption = Annotated[
+    Literal["camera", "auto", "daylight"],
+    typer.Option(rich_help_panel=_RAW, help="camera: as shot. auto: by the picture's mean. Developed pictures only."),
+]
+BrightnessOption = Annotated[
+    float,
+    typer.Option(min=0.01, max=100, rich_help_panel=_RAW, help="Light is multiplied by it. Developed pictures only."),
+]
+ColourSpaceOption = Annotated[
+    Literal["srgb", "display-p3", "rec2020", "prophoto"],
+    typer.Option(rich_help_panel=_RAW, help="Of developed pictures; the ICC profile goes along."),
+]
+NoProvenance = Annotated[
+    bool,
+    typer.Option("--no-provenance", help="Leave out of the XMP which version, weights and strength made the output."),
+]
+Strip = Annotated[
+    bool,
+    typer.Option("--strip", help="Leave out what is private: places, people, serial numbers, maker notes, previews."),
 ]
 MaxMegapixels = Annotated[
     float | None,

@@ -8,29 +8,37 @@ import typer
 
 from kbnet_cli.catalogue import Task
 from kbnet_cli.cli.options import (
+    BrightnessOption,
+    ColourSpaceOption,
+    DemosaicOption,
     Depth,
     Device,
     DryRun,
     FormatOption,
+    HighlightsOption,
     HubRepo,
     Inputs,
     Json,
     MaxMegapixels,
     NameTemplate,
+    NoProvenance,
     Output,
     Overlap,
     Overwrite,
     PrecisionOption,
     Quality,
     Quiet,
+    RawModeOption,
     Recursive,
     Sigma,
     SkipExisting,
     Strength,
+    Strip,
     Tile,
     TransferOption,
     Verbose,
     WeightsFolder,
+    WhiteBalanceOption,
     weights_option,
 )
 from kbnet_cli.cli.settling import Context, settled
@@ -41,6 +49,7 @@ DENOISE = """Take noise out of photos.
 
 \b
     kbnet denoise photo.jpg
+    kbnet denoise photo.cr3          writes photo_denoised.dng, for any raw developer
     kbnet denoise scans/ -r -o clean/ --format png
     kbnet denoise - -o - < in.png > out.png
 
@@ -105,6 +114,14 @@ def verb(task: Task) -> Callable[..., None]:
         depth: Depth = "auto",
         quality: Quality = None,
         max_megapixels: MaxMegapixels = None,
+        raw_mode: RawModeOption = "auto",
+        demosaic: DemosaicOption = "auto",
+        highlights: HighlightsOption = "clip",
+        white_balance: WhiteBalanceOption = "camera",
+        brightness: BrightnessOption = 1.0,
+        colour_space: ColourSpaceOption = "srgb",
+        no_provenance: NoProvenance = False,
+        strip: Strip = False,
         overwrite: Overwrite = False,
         skip_existing: SkipExisting = False,
         dry_run: DryRun = False,
@@ -114,6 +131,7 @@ def verb(task: Task) -> Callable[..., None]:
     ) -> None:
         from kbnet_cli import console, session
         from kbnet_cli.batch import Order
+        from kbnet_cli.formats.development import Development
 
         if overwrite and skip_existing:
             raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
@@ -132,6 +150,14 @@ def verb(task: Task) -> Callable[..., None]:
             depth=None if depth == "auto" else int(depth.removesuffix("f")),
             quality=quality,
             max_megapixels=max_megapixels,
+            raw_mode=None if raw_mode == "auto" else raw_mode,
+            development=Development(
+                demosaic=demosaic,
+                highlights=highlights,
+                white_balance=white_balance,
+                brightness=brightness,
+                colour_space=colour_space,
+            ),
         )
         wishes = session.Wishes(
             task=task,
@@ -144,6 +170,8 @@ def verb(task: Task) -> Callable[..., None]:
             device=settings.device,
             precision=settings.precision,
             places=settings.places,
+            provenance=not no_provenance,
+            strip=strip,
         )
         voice = session.Voice(json=json, quiet=quiet, verbose=verbose)
         if verbose:

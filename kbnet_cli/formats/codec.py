@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Protocol, cast, runtime_checkable
 
 from kbnet_cli.errors import InputError, UnsupportedError
+from kbnet_cli.formats.development import Development, RawMode
 from kbnet_cli.formats.fit import fit
 from kbnet_cli.formats.sniff import HEAD_BYTES, sniff
 from kbnet_cli.formats.table import BY_NAME, Format
@@ -23,6 +24,17 @@ class Encoded:
 
 
 @runtime_checkable
+class RawCodec(Protocol):
+    """What the module of camera raw offers."""
+
+    def looks_raw(self, data: bytes) -> bool:
+        """Tell whether a file that begins like TIFF is camera raw."""
+
+    def decode(self, data: bytes, *, max_megapixels: float | None, development: Development) -> Photo:
+        """Read a file."""
+
+
+@runtime_checkable
 class Codec(Protocol):
     """What each module of a format offers; those that are only read have no `encode`."""
 
@@ -33,8 +45,10 @@ class Codec(Protocol):
         """Write a file; the photo already has the depth."""
 
 
-def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
+def decode(data: bytes, *, max_megapixels: float | None = None, development: Development | None = None) -> Photo:
     """Read a picture by its content; pixels as stored, display-encoded unless `Photo.linear`.
+
+    `development` says how camera raw becomes a photo; without it a developed one.
 
     Raises:
         InputError: If it is no picture, is broken, or is too large.
@@ -42,6 +56,8 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
     """
     name = kind_of(data)
     try:
+        if name == "raw":
+            return _raw().decode(data, max_megapixels=max_megapixels, development=development or Development())
         return _codec(BY_NAME[name]).decode(data, max_megapixels=max_megapixels)
     except MemoryError as error:
         raise InputError("the picture needs more memory than there is", hint="close other programs") from error
@@ -99,9 +115,30 @@ def format_named(name: str) -> Format:
     return found
 
 
-def natural_output(kind: str) -> str:
-    """Name the format to write where nobody asked for one: the input's own if it is written, else TIFF."""
+def natural_output(kind: str, raw_mode: RawMode | None = None) -> str:
+    """Name the format to write where nobody asked for one: the input's own if it is written, else TIFF.
+
+    Camera raw becomes DNG, unless it is to be developed.
+    """
+    if kind == "raw" and raw_mode != "developed":
+        return "dng"
     return kind if BY_NAME[kind].written else "tif"
+
+
+def raw_mode_for(format: str, asked: RawMode | None) -> RawMode:
+    """Settle how camera raw is read for the format that is to be written; None stands for `auto`.
+
+    Raises:
+        UnsupportedError: what was asked for and the format do not go together.
+    """
+    target = format_named(format)
+    fits: RawMode = "linear" if target.camera else "developed"
+    if asked in (None, fits):
+        return fits
+    raise UnsupportedError(
+        f"got --raw-mode {asked}, and {target.title} holds {fits} pictures",
+        hint=f"choose {'another format than dng' if target.camera else '--format dng'}, or leave --raw-mode out",
+    )
 
 
 def _codec(format: Format) -> Codec:
@@ -110,5 +147,8 @@ def _codec(format: Format) -> Codec:
 
 
 def _looks_raw(data: bytes) -> bool:
-    raw = importlib.import_module("kbnet_cli.formats.raw")
-    return bool(raw.looks_raw(data))
+    return _raw().looks_raw(data)
+
+
+def _raw() -> "RawCodec":
+    return cast(RawCodec, importlib.import_module("kbnet_cli.formats.raw"))

@@ -36,6 +36,12 @@ def fit(photo: Photo, target: Format, *, depth: int | None) -> Fitted:
 
 def _with_pixels(photo: Photo, target: Format, notes: list[str]) -> Photo:
     """Refuse what a format does not hold; alpha that is opaque everywhere says nothing and may go."""
+    if (photo.camera is not None) != target.camera:
+        raise UnsupportedError(
+            f"got {'the colours of a camera' if photo.camera else 'a developed picture'}, "
+            f"which {target.title} does not hold",
+            hint="write camera raw as DNG, and anything else as another format",
+        )
     if photo.colour not in target.colours:
         raise UnsupportedError(
             f"got {photo.colour.upper()} colours, which {target.title} does not hold", hint="choose --format tif"

@@ -33,6 +33,8 @@ class Format:
     """Whether it can tell colours by number (CICP)."""
     linear: bool = False
     """Whether it can say without a profile that samples are linear light."""
+    camera: bool = False
+    """Whether it holds a camera's own colours, and nothing else."""
 
     @property
     def written(self) -> bool:
@@ -58,8 +60,12 @@ FORMATS: tuple[Format, ...] = (
         "ppm", ("ppm", "pgm", "pnm", "pam"), "PPM", "ppm", depths=(8, 10, 12, 16), alpha=True, lossless=True, blocks=(),
     ),
     Format(
+        "dng", ("dng",), "DNG", "dng", depths=(16,), lossless=True, linear=True, camera=True,
+        blocks=("exif", "xmp", "iptc"),
+    ),
+    Format(
         "raw",
-        ("dng", "cr2", "cr3", "crw", "nef", "nrw", "arw", "sr2", "srf", "raf", "orf", "rw2", "rwl", "pef", "srw", "kdc",
+        ("cr2", "cr3", "crw", "nef", "nrw", "arw", "sr2", "srf", "raf", "orf", "rw2", "rwl", "pef", "srw", "kdc",
          "dcr", "mrw", "x3f", "3fr", "fff", "iiq", "mos", "mef", "erf", "raw"),
         "raw", "raw",
     ),
