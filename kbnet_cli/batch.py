@@ -61,6 +61,8 @@ class Job:
     """Its extension is the format's; for the format `auto` the natural one of what the input holds."""
     natural: bool
     """Whether the extension of the target is still to be chosen by what the input holds."""
+    format: str | None = None
+    """What is written; None until the input is read."""
 
 
 @dataclass(frozen=True)
@@ -255,55 +257,57 @@ def _named(error: PhotoError, job: Job) -> PhotoError:
 
 
 def _process(job: Job, taken: dict[Path, str], order: Order, restore: Restore) -> Outcome:
-    job, photo, format_name = _open(job, taken, order)
+    job, photo = _open(job, taken, order)
     if photo is None:
         return Outcome(job, "skipped")
+    assert job.format is not None
     restored = restore(job, photo)
-    encoded = codec.encode(restored, format_name, depth=order.depth, quality=order.quality)
+    encoded = codec.encode(restored, job.format, depth=order.depth, quality=order.quality)
     write(job.target, encoded.data, overwrite=order.existing == "overwrite")
-    return Outcome(job, "done", restored, (*photo.notes, *encoded.notes))
+    return Outcome(job, "done", restored, (*restored.notes, *encoded.notes))
 
 
 def _inspect(job: Job, taken: dict[Path, str], order: Order) -> Outcome:
-    job, photo, _ = _open(job, taken, order)
+    job, photo = _open(job, taken, order)
     return Outcome(job, "skipped" if photo is None else "done", photo)
 
 
-def _open(job: Job, taken: dict[Path, str], order: Order) -> tuple[Job, Photo | None, str]:
-    """Read a photo whose output is not there yet, with its settled job and format; None if it is to be skipped."""
+def _open(job: Job, taken: dict[Path, str], order: Order) -> tuple[Job, Photo | None]:
+    """Read a photo whose output is not there yet, with its settled job; None if it is to be skipped."""
     # Whether the output is there is asked before anything is read where its name is known, and before anything is
     # decoded otherwise: thousands of photos that are done already are passed over quickly.
     if not job.natural and _is_there(job, taken, order):
-        return job, None, ""
+        return job, None
     data = read(job.source)
     kind = codec.kind_of(data)
-    job, format_name = settle(job, order, codec.natural_output(kind, order.raw_mode))
+    job = settle(job, order, codec.natural_output(kind, order.raw_mode))
+    assert job.format is not None
     if _is_there(job, taken, order):
-        return job, None, format_name
+        return job, None
     development = order.development
     if kind == "raw":
-        development = replace(development, mode=codec.raw_mode_for(format_name, order.raw_mode))
-    return job, codec.decode(data, max_megapixels=order.max_megapixels, development=development), format_name
+        development = replace(development, mode=codec.raw_mode_for(job.format, order.raw_mode))
+    return job, codec.decode(data, max_megapixels=order.max_megapixels, development=development)
 
 
-def settle(job: Job, order: Order, natural: str) -> tuple[Job, str]:
+def settle(job: Job, order: Order, natural: str) -> Job:
     """Settle a photo's format, and with it the extension of a target that was left open.
 
     The format is the one asked for, else what the output's name says, else the natural one of what the input holds. An
     extension that already means that format stays as it is, in the writing it has (.JPG, .tiff).
     """
     if order.format != "auto":
-        return job, order.format
+        return replace(job, format=order.format)
     if job.target == STANDARD:
-        return job, natural
+        return replace(job, format=natural)
     if not job.natural:
-        return job, format_of_output(job.target)
+        return replace(job, format=format_of_output(job.target))
     target = job.target
     if codec.format_of_name(target.name) != natural:
         # The extension is the input's; where that has none, a dot in the name is the name's.
         name = target.name.removesuffix(job.source.suffix)
         target = target.with_name(f"{name}.{codec.format_named(natural).extensions[0]}")
-    return Job(job.source, target, natural=False), natural
+    return Job(job.source, target, natural=False, format=natural)
 
 
 def _is_there(job: Job, taken: dict[Path, str], order: Order) -> bool:

@@ -8,7 +8,7 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Float64, Shaped
 from PIL import Image, ImageCms
 
 from kbnet_cli.photo import Photo, Transfer
@@ -22,24 +22,32 @@ class Scale:
     white: Float32[np.ndarray, " c"]
     top: float
     """The largest value that an integer sample can have."""
-
-    @property
-    def span(self) -> Float32[np.ndarray, " c"]:
-        """How far white is from black."""
-        return self.white - self.black
+    matrix: Float64[np.ndarray, "c c"] | None = None
+    """From channels to the colours of a display."""
 
     def to_unit(self, samples: Shaped[np.ndarray, "*rows c"]) -> Float32[np.ndarray, "*rows c"]:
-        """Return samples on a scale where black is 0 and white is 1."""
-        return (samples.astype(np.float32) - self.black) * (1 / self.span)
+        """Return samples on a scale where black is 0 and white is 1, in the colours of a display."""
+        values = (samples.astype(np.float32) - self.black) * (1 / (self.white - self.black))
+        return values if self.matrix is None else values @ self.matrix.T.astype(np.float32)
+
+    def from_unit(self, differences: Float32[np.ndarray, "*rows c"]) -> Float32[np.ndarray, "*rows c"]:
+        """Return what differences on that scale are in samples."""
+        if self.matrix is not None:
+            differences = differences @ np.linalg.inv(self.matrix).T.astype(np.float32)
+        return differences * (self.white - self.black)
 
 
 def scale_of(photo: Photo, channels: tuple[int, ...]) -> Scale:
     """Return the scale of some of a photo's channels: from 0 to its white, or its `levels` where it has any."""
-    if photo.levels is None:
-        black, white = [0.0] * len(channels), [photo.white] * len(channels)
-    else:
-        black, white = ([ends[channel] for channel in channels] for ends in (photo.levels.black, photo.levels.white))
-    return Scale(np.array(black, np.float32), np.array(white, np.float32), photo.white)
+    levels = photo.levels
+    if levels is None:
+        return Scale(np.zeros(len(channels), np.float32), np.full(len(channels), photo.white, np.float32), photo.white)
+    black, white = (
+        np.array([ends[channel] for channel in channels], np.float32) for ends in (levels.black, levels.white)
+    )
+    # A channel that goes to a network by itself has no colour.
+    whole = levels.matrix is not None and len(channels) == len(levels.black)
+    return Scale(black, white, photo.white, np.array(levels.matrix) if whole else None)
 
 
 def srgb_encode(linear: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
@@ -82,7 +90,7 @@ def add_display(
     if transfer == "linear":
         encoded = srgb_encode(scale.to_unit(samples))
         residual = srgb_decode(encoded + residual) - srgb_decode(encoded)
-    answer = values + residual * scale.span
+    answer = values + scale.from_unit(residual)
     if samples.dtype == np.float32:
         return answer
     return np.clip(np.rint(answer), 0, scale.top).astype(samples.dtype)

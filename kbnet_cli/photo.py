@@ -42,6 +42,10 @@ class Origin:
     """Whether the file's own compression kept each sample exactly."""
 
 
+Matrix = tuple[tuple[float, ...], ...]
+"""Rows of numbers."""
+
+
 @dataclass(frozen=True)
 class Levels:
     """Which sample values a network is to see as black and as white, one for each channel.
@@ -51,6 +55,8 @@ class Levels:
 
     black: tuple[float, ...]
     white: tuple[float, ...]
+    matrix: Matrix | None = None
+    """From the channels, where black is 0 and white 1, to the colours of a display; None: they are such colours."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,6 @@ class Crop:
     left: int
     height: int
     width: int
-
-
-Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Shaped
 
 from kbnet_cli import noise_level, tiles
 from kbnet_cli.colour import add_display, scale_of, to_display, transfer_of
+from kbnet_cli.local_means import keep_means
 from kbnet_cli.photo import CameraColour, Photo, Transfer
 
 Group = tuple[int, ...]
@@ -41,6 +42,8 @@ class Restoration:
     strength: float = 1.0
     """1 is the network's answer, 0 is the input."""
     transfer: Literal["auto"] | Transfer = "auto"
+    keeps_means: bool = True
+    """Whether local means of linear photos stay what they were: noise and blur have none of their own, rain has."""
 
 
 def restore(
@@ -53,8 +56,8 @@ def restore(
     """Return the photo with the network's residual added, in its own type, depth and colour space.
 
     The answer is `in + strength · (network(limit(in)) - limit(in))` on display-encoded values. Strength 0 goes past
-    colour and network and is the input to the bit. Alpha and metadata are carried over untouched. `progress` is told
-    (tiles done, tiles in all).
+    colour and network and is the input to the bit. Linear photos keep their local means (`local_means`). Alpha and
+    metadata are carried over untouched. `progress` is told (tiles done, tiles in all).
     """
     if settings.strength == 0:
         return photo
@@ -70,6 +73,8 @@ def restore(
             write=partial(_write, photo, group, transfer, settings.strength, restored),
             progress=progress and partial(_report, progress, number, len(groups)),
         )
+    if transfer == "linear" and settings.keeps_means:
+        keep_means(photo.pixels, restored)
     answer = photo.with_pixels(restored)
     return answer if photo.camera is None else replace(answer, camera=_quieter(photo, answer, photo.camera, settings))
 

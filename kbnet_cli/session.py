@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from kbnet_cli import batch, checkpoint, console, forecast, tiles
+from kbnet_cli import __version__, batch, checkpoint, console, forecast, tiles
 from kbnet_cli.catalogue import Entry, Facts, Task
 from kbnet_cli.engine import Choice, Engine, choose
 from kbnet_cli.errors import UsageError
+from kbnet_cli.formats import codec, provenance
+from kbnet_cli.formats.private import stripped_photo
+from kbnet_cli.formats.provenance import signed
 from kbnet_cli.hub.library import Library
 from kbnet_cli.kernels import running
 from kbnet_cli.levels import Blend, Levels, Part, family
@@ -69,11 +72,17 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, *, dry_run: bool) -> i
         with console.reporting(len(found), quiet=voice.quiet or voice.json) as reporter:
 
             def restored(job: batch.Job, photo: Photo) -> Photo:
+                if wishes.strip:
+                    photo = stripped_photo(photo)
                 answer = teller.answer = networks.answer(photo)
-                if answer.network is None:
+                if answer.network is None or wishes.strength == 0:
                     return photo
                 progress = reporter.photo(_name(job.source), photo.megapixels)
-                return restore(photo, answer.network, settings, progress=progress)
+                answered = restore(photo, answer.network, settings, progress=progress)
+                assert job.format is not None
+                if not wishes.provenance or "xmp" not in codec.format_named(job.format).blocks:
+                    return answered
+                return signed(answered, _entry(wishes, answer.network))
 
             outcomes = batch.process(found, order, restored) if measured is None else batch.inspect(found, order)
             for outcome in outcomes:
@@ -86,6 +95,17 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, *, dry_run: bool) -> i
         return 130
     teller.summary(len(found))
     return 1 if teller.failed else 0
+
+
+def _entry(wishes: Wishes, network: Blend) -> provenance.Entry:
+    weights = (part.engine.checkpoint for part in network.parts)
+    return provenance.Entry(
+        version=__version__,
+        task=wishes.task,
+        weights=network.name,
+        weights_sha256=" ".join(each.sha256 for each in weights),
+        strength=float(wishes.strength),
+    )
 
 
 def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
@@ -119,7 +139,7 @@ def _load(library: Library, weights: str | None, choice: Choice, wishes: Wishes,
 def _settings(wishes: Wishes, usual_tile: int) -> Restoration:
     tile = wishes.tile or usual_tile
     overlap = tiles.default_overlap(tile) if wishes.overlap is None else wishes.overlap
-    return Restoration(tile, overlap, wishes.strength, wishes.transfer)
+    return Restoration(tile, overlap, wishes.strength, wishes.transfer, keeps_means=wishes.task != "derain")
 
 
 def _tell_choice(weights: str, choice: Choice, settings: Restoration, voice: Voice) -> None:

@@ -1,20 +1,27 @@
 """Raw files: what LibRaw makes of them, and that all they say about the photo comes along."""
 
 import io
+import shutil
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageCms
 
+from kbnet_cli.colour import srgb_decode
 from kbnet_cli.errors import InputError, KBNetError
-from kbnet_cli.formats import exif, jpeg_metadata, raw, raw_metadata, tiff
+from kbnet_cli.formats import exif, jpeg_metadata, raw, raw_metadata, raw_profile, tiff
+from kbnet_cli.formats.development import ColourSpace, Development, RawMode
 from kbnet_cli.formats.exif import Description
 from kbnet_cli.formats.ifd import Entry, read_chain
-from kbnet_cli.formats.raw_report import Report
+from kbnet_cli.formats.raw_develop import answer
+from kbnet_cli.formats.raw_report import Report, Wishes
 from kbnet_cli.formats.segments import EOI, SOI
 from kbnet_cli.photo import Metadata, Photo
+from tests.mosaics import XTRANS, mosaic_dng, patches
 
 NOTE = bytes(range(200))
 
@@ -105,9 +112,89 @@ def test_linear_and_monochrome_raw() -> None:
 def test_the_curve_is_that_of_srgb() -> None:
     """A quarter of the sensor's white is 0.537 in sRGB: IEC 61966-2-1."""
     samples = np.full((64, 96), 65535 // 4, np.uint16)
-    samples[0, 0] = 65535  # LibRaw scales by the brightest sample if all are dark
     photo = raw.decode(dng(samples, photometric=34892))
     assert photo.pixels[32, 48, 0] / 65535 == pytest.approx(1.055 * 0.25 ** (1 / 2.4) - 0.055, abs=2e-3)
+
+
+def developed(data: bytes, **wishes: object) -> np.ndarray:
+    """Develop without a process of its own, which takes longer than all else in a test."""
+    return answer(data, Wishes(Development(**wishes)))[1]  # type: ignore[arg-type]
+
+
+def test_a_hot_pixel_does_not_change_the_exposure() -> None:
+    samples = mosaic() // 2
+    dark = developed(dng(samples))
+    samples[20, 30] = 65535
+    difference = dark.astype(int) - developed(dng(samples))
+    assert np.count_nonzero(difference) < 200
+    assert (dark > 5000).mean() > 0.9
+
+
+def test_the_wishes_of_a_development_are_kept() -> None:
+    rng = np.random.default_rng(4)
+    scene = rng.uniform(0.05, 0.3, (12, 16, 3)).repeat(6, axis=0).repeat(6, axis=1)
+    data = mosaic_dng(scene)
+    plain = developed(data)
+    shown = {
+        way: developed(data, demosaic=way) for way in ("auto", "linear", "vng", "ppg", "ahd", "dcb", "dht", "aahd")
+    }
+    np.testing.assert_array_equal(shown.pop("auto"), plain)
+    np.testing.assert_array_equal(shown.pop("ahd"), plain)
+    assert len({samples.tobytes() for samples in shown.values()} | {plain.tobytes()}) == 7
+    light = srgb_decode(plain[20:-20, 20:-20].astype(np.float32) / 65535)
+    brighter = srgb_decode(developed(data, brightness=1.5)[20:-20, 20:-20].astype(np.float32) / 65535)
+    assert np.median(brighter[light > 0.01] / light[light > 0.01]) == pytest.approx(1.5, rel=2e-3)
+    balances = [developed(data, white_balance=way).mean((0, 1)) for way in ("camera", "auto", "daylight")]
+    assert np.abs(np.diff(balances, axis=0)).max(axis=1).min() > 300
+    bright = mosaic_dng(np.clip(scene * 6, 0, 1))
+    ways = {developed(bright, highlights=way).tobytes() for way in ("clip", "ignore", "blend", "rebuild")}
+    assert len(ways) == 4
+
+
+@pytest.mark.parametrize("space", ["display-p3", "rec2020", "prophoto"])
+def test_a_colour_space_and_its_profile_say_the_same_colours(space: ColourSpace) -> None:
+    """Colours inside sRGB are the same, whatever the space they are written in: LittleCMS says so by the profiles."""
+    light = [(0.30, 0.55, 0.35), (0.25, 0.5, 0.3), (0.12, 0.24, 0.15), (0.2, 0.35, 0.15), (0.02, 0.04, 0.025)]
+    data = mosaic_dng(patches(light))
+    wide = Image.fromarray((developed(data, colour_space=space) >> 8).astype(np.uint8))
+    profile = raw_profile.profile(space)
+    assert profile[24:36] in (struct.pack(">6H", 2000, 1, 1, 0, 0, 0), struct.pack(">6H", 2026, 1, 1, 0, 0, 0))
+    sources = [ImageCms.ImageCmsProfile(io.BytesIO(icc)) for icc in (profile, raw.srgb_profile())]
+    intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+    shown = np.asarray(ImageCms.profileToProfile(wide, sources[0], sources[1], renderingIntent=intent))
+    expected = developed(data) >> 8
+    places = 24 + 48 * np.arange(len(light))
+    assert np.abs(shown[24, places].astype(int) - expected[24, places]).max() <= 2
+    assert np.abs(np.asarray(wide)[24, places].astype(int) - expected[24, places]).max() > 4
+
+
+def test_a_photo_has_the_profile_of_the_space_it_was_developed_to() -> None:
+    photo = raw.decode(dng(), development=Development(colour_space="rec2020"))
+    assert photo.metadata.icc == raw_profile.profile("rec2020")
+    assert photo.camera is None
+    assert photo.levels is None
+
+
+def test_gopro_gpr_is_told_by_name() -> None:
+    data = dng().replace(struct.pack("<HHIH", 259, 3, 1, 1), struct.pack("<HHIH", 259, 3, 1, 9))
+    with pytest.raises(InputError, match="GoPro GPR is not supported") as caught:
+        raw.decode(data)
+    assert "DNG" in caught.value.hint
+
+
+def test_a_process_that_ends_before_it_has_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = shutil.which("false")
+    if program is None:
+        pytest.skip("there is no program that does nothing and fails")
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(InputError, match="gave up on the raw file: exit code 1"):
+        raw.decode(dng(mosaic(512, 512)))
+
+
+def test_small_xtrans_is_developed_in_another_way() -> None:
+    photo = raw.decode(mosaic_dng(patches([(0.2, 0.4, 0.3)], 96), pattern=XTRANS))
+    assert photo.size == (96, 96)
+    assert any("VNG" in note for note in photo.notes)
 
 
 def test_a_raw_photo_becomes_tiff_with_all_it_said() -> None:
@@ -221,17 +308,21 @@ def decode(path: Path) -> Photo:
 
 
 @pytest.mark.slow
-def test_every_real_raw_file_is_developed_or_refused(testdata: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("mode", ["linear", "developed"])
+def test_every_real_raw_file_is_developed_or_refused(
+    testdata: Path, mode: RawMode, capfd: pytest.CaptureFixture[str]
+) -> None:
     developed = 0
     for path in sorted((testdata / "free" / "raw").rglob("*.*")):
         try:
-            photo = decode(path)
+            photo = raw.decode(path.read_bytes(), development=Development(mode=mode))
         except InputError:
             assert "BROKEN" in path.name or path.suffix == ".nef"
             continue
         assert "BROKEN" not in path.name
         developed += 1
         assert photo.depth == 16
+        assert (photo.linear, photo.camera is not None, photo.metadata.icc is None) == (mode == "linear",) * 3
         assert photo.metadata.exif is not None
         assert any(entry.tag == 271 for entry in exif.read(photo.metadata.exif).image), path
     assert developed == 19

@@ -136,7 +136,9 @@ NoProvenance = Annotated[
 ]
 Strip = Annotated[
     bool,
-    typer.Option("--strip", help="Leave out what is private: places, people, serial numbers, maker notes, previews."),
+    typer.Option(
+        "--strip", help="Leave out what is private: places, people, serial numbers, maker notes, XMP, IPTC, previews."
+    ),
 ]
 MaxMegapixels = Annotated[
     float | None,

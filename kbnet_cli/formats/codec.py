@@ -3,6 +3,7 @@
 import importlib
 from dataclasses import dataclass
 from pathlib import PurePath
+from types import ModuleType
 from typing import Protocol, cast, runtime_checkable
 
 from kbnet_cli.errors import InputError, UnsupportedError
@@ -24,7 +25,7 @@ class Encoded:
 
 
 @runtime_checkable
-class RawCodec(Protocol):
+class RawReader(Protocol):
     """What the module of camera raw offers."""
 
     def looks_raw(self, data: bytes) -> bool:
@@ -35,14 +36,26 @@ class RawCodec(Protocol):
 
 
 @runtime_checkable
-class Codec(Protocol):
-    """What each module of a format offers; those that are only read have no `encode`."""
+class Reader(Protocol):
+    """What the module of a format offers that is read."""
 
     def decode(self, data: bytes, *, max_megapixels: float | None = None) -> Photo:
         """Read a file."""
 
+
+@runtime_checkable
+class Writer(Protocol):
+    """What the module of a format offers that is written."""
+
     def encode(self, photo: Photo, *, depth: Depth, quality: int | None) -> bytes:
         """Write a file; the photo already has the depth."""
+
+
+class CameraWriter(Writer, Protocol):
+    """What the module of a format for camera data offers as well."""
+
+    def notes(self, photo: Photo) -> tuple[str, ...]:
+        """Tell what of the file that a photo came from is not in the one that is made of it."""
 
 
 def decode(data: bytes, *, max_megapixels: float | None = None, development: Development | None = None) -> Photo:
@@ -58,7 +71,7 @@ def decode(data: bytes, *, max_megapixels: float | None = None, development: Dev
     try:
         if name == "raw":
             return _raw().decode(data, max_megapixels=max_megapixels, development=development or Development())
-        return _codec(BY_NAME[name]).decode(data, max_megapixels=max_megapixels)
+        return cast(Reader, _module(BY_NAME[name])).decode(data, max_megapixels=max_megapixels)
     except MemoryError as error:
         raise InputError("the picture needs more memory than there is", hint="close other programs") from error
 
@@ -72,8 +85,10 @@ def encode(photo: Photo, format: str, *, depth: int | None = None, quality: int 
     """
     target = format_named(format)
     fitted = fit(photo, target, depth=depth)
-    data = _codec(target).encode(fitted.photo, depth=fitted.photo.depth, quality=quality)
-    return Encoded(data, fitted.photo.depth, fitted.notes)
+    module = _module(target)
+    data = cast(Writer, module).encode(fitted.photo, depth=fitted.photo.depth, quality=quality)
+    left_out = cast(CameraWriter, module).notes(fitted.photo) if target.camera else ()
+    return Encoded(data, fitted.photo.depth, (*fitted.notes, *left_out))
 
 
 def kind_of(data: bytes) -> str:
@@ -141,14 +156,14 @@ def raw_mode_for(format: str, asked: RawMode | None) -> RawMode:
     )
 
 
-def _codec(format: Format) -> Codec:
+def _module(format: Format) -> ModuleType:
     """Load a format's module when it is first needed: some codecs take a while to load."""
-    return cast(Codec, importlib.import_module(f"kbnet_cli.formats.{format.module}"))
+    return importlib.import_module(f"kbnet_cli.formats.{format.module}")
 
 
 def _looks_raw(data: bytes) -> bool:
     return _raw().looks_raw(data)
 
 
-def _raw() -> "RawCodec":
-    return cast(RawCodec, importlib.import_module("kbnet_cli.formats.raw"))
+def _raw() -> RawReader:
+    return cast(RawReader, _module(BY_NAME["raw"]))

@@ -17,11 +17,14 @@ class Development:
     mode: RawMode = "developed"
     """linear: the sensor's own channels, demosaiced and nothing else, for DNG. developed: a picture to look at."""
     demosaic: Demosaic = "auto"
-    """auto: LibRaw's own choice, AHD for Bayer sensors."""
+    """auto: LibRaw's own choice, AHD for Bayer sensors. X-Trans always has a way of its own."""
     highlights: Highlights = "clip"
     """What becomes of values beyond the white of one channel. Developed pictures only, like all that follow."""
     white_balance: WhiteBalance = "camera"
-    """camera: what it found; where it says nothing, that of daylight."""
+    """camera: what it found; where it says nothing, LibRaw guesses from the picture.
+
+    Linear photos always tell the camera's; where it says nothing, that of daylight.
+    """
     brightness: float = 1.0
     """Light is multiplied by it."""
     colour_space: ColourSpace = "srgb"

@@ -1,6 +1,29 @@
-"""What the process that develops a raw file tells the one that asked for it."""
+"""What the process that develops a raw file is asked for, and what it tells the one that asked."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
+
+from kbnet_cli.formats.development import Development
+from kbnet_cli.photo import CameraColour, Crop
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked for."""
+
+    development: Development
+    max_megapixels: float | None = None
+
+    def to_json(self) -> str:
+        """Write it as one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Wishes":
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        return cls(Development(**fields["development"]), fields["max_megapixels"])
 
 
 @dataclass(frozen=True)
@@ -18,5 +41,29 @@ class Report:
     aperture: float = 0.0
     focal_length_mm: float = 0.0
     timestamp: str = ""
+    camera: CameraColour | None = None
+    """Of a linear photo; make and model are left to whoever reads the file's metadata."""
+    notes: tuple[str, ...] = ()
     error: str = ""
     hint: str = ""
+
+    def to_json(self) -> str:
+        """Write it as one line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Report":
+        """Read what `to_json` wrote."""
+        fields = json.loads(text)
+        camera = fields.pop("camera")
+        return cls(**{**fields, "notes": tuple(fields["notes"]), "camera": _camera(camera) if camera else None})
+
+
+def _camera(fields: dict[str, object]) -> CameraColour:
+    values = {name: _tuples(value) for name, value in fields.items()}
+    crop = fields["crop"]
+    return CameraColour(**{**values, "crop": Crop(**crop) if isinstance(crop, dict) else None})  # type: ignore[arg-type]
+
+
+def _tuples(value: object) -> object:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value

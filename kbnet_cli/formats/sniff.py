@@ -17,6 +17,8 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"IIRS", "raw"),  # Olympus ORF of early cameras
     (b"MMOR", "raw"),  # Olympus ORF, the other byte order
     (b"IIU\x00", "raw"),  # Panasonic RW2, Leica RWL
+    (b"qktk", "raw"),  # Apple QuickTake 100
+    (b"qktn", "raw"),  # Apple QuickTake 150
     (b"FOVb", "raw"),  # Sigma X3F
     (b"\x00MRM", "raw"),  # Minolta MRW
     (b"BM", "bmp"),

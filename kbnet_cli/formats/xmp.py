@@ -1,8 +1,13 @@
-"""XMP packets as text: what it takes to join and part them, without rewriting what others wrote."""
+"""XMP packets as text: what it takes to join, part and extend them, without rewriting what others wrote."""
 
+import codecs
 import hashlib
 import re
+from dataclasses import dataclass
 from xml.etree import ElementTree
+from xml.parsers import expat
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
 _INSIDE_RDF = re.compile(rb"<rdf:RDF\b[^>]*>(.*)</rdf:RDF\s*>", re.DOTALL)
 _END_OF_RDF = re.compile(rb"</rdf:RDF\s*>")
@@ -10,17 +15,107 @@ _POINTER = re.compile(
     rb"""\s*xmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>"""
 )
 _PACKET_MARKS = re.compile(rb"<\?xpacket\b.*?\?>", re.DOTALL)
+_START_TAG = re.compile(rb"""<([^\s/>"']+)(?:[^"'>]|"[^"]*"|'[^']*')*>""")
+_BLANK = "\0 \t\r\n"
+_WIDE = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (b"<\0\0\0", "utf-32-le"),
+    (b"\0\0\0<", "utf-32-be"),
+    (b"<\0", "utf-16-le"),
+    (b"\0<", "utf-16-be"),
+)
+"""How a packet begins that is not UTF-8: with a byte order mark, or with the first sign of XML."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """Where an element stands in a packet's UTF-8 text."""
+
+    path: tuple[str, ...]
+    """Its name and those of the elements around it, outermost first, each as "namespace name"."""
+    begin: int
+    """Where its start tag begins."""
+    end: int
+    """Where its end tag begins. Without meaning for an element that is one tag alone."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A packet's XML as UTF-8, and what it takes to write it back as it was."""
+
+    before: str
+    xml: bytes
+    after: str
+    codec: str
+
+    def to_bytes(self) -> bytes:
+        """Return the packet in its own encoding, with the blanks and zeros that stood around it."""
+        if self.codec == "utf-8":  # without a way through text, so that what is no UTF-8 stays as well
+            return self.before.encode() + self.xml + self.after.encode()
+        return (self.before + self.xml.decode() + self.after).encode(self.codec)
 
 
 def is_well_formed(packet: bytes) -> bool:
     """Say whether a packet is XML that can be read. A document type is refused: XMP has none, attacks do."""
-    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
+    text = read(packet)
+    if text is None:
         return False
     try:
-        ElementTree.fromstring(packet.strip(b"\0 \t\r\n"))  # noqa: S314 - entities were refused above
+        ElementTree.fromstring(text.xml, ElementTree.XMLParser(encoding="utf-8"))  # noqa: S314 - no entities, see read
     except (ElementTree.ParseError, ValueError):
         return False
     return True
+
+
+def read(packet: bytes) -> Text | None:
+    """Return a packet's text, or None where it is not in an encoding of Unicode or has a document type."""
+    codec = next((codec for mark, codec in _WIDE if packet.startswith(mark)), "utf-8")
+    try:
+        text = packet.decode(codec)
+    except UnicodeDecodeError:
+        return None
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return None
+    behind = text.lstrip(_BLANK)
+    xml = behind.rstrip(_BLANK)
+    before = text[: len(text) - len(behind)]
+    return Text(before, xml.encode(), behind[len(xml) :], codec)
+
+
+def elements(xml: bytes) -> list[Element]:
+    """List a packet's elements in the order in which they end; none where the packet is not well-formed."""
+    parser = expat.ParserCreate("utf-8", " ")
+    path: list[str] = []
+    begins: list[int] = []
+    found: list[Element] = []
+
+    def start(name: str, _attributes: dict[str, str]) -> None:
+        path.append(name)
+        begins.append(parser.CurrentByteIndex)
+
+    def end(_name: str) -> None:
+        found.append(Element(tuple(path), begins.pop(), parser.CurrentByteIndex))
+        path.pop()
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    try:
+        parser.Parse(xml, True)
+    except expat.ExpatError:
+        return []
+    return found
+
+
+def put_last(xml: bytes, element: Element, inside: bytes) -> bytes:
+    """Return the text with something more at the end of an element; every other byte stays what it was."""
+    tag = _START_TAG.match(xml, element.begin)
+    assert tag is not None
+    if not tag.group().endswith(b"/>"):
+        return xml[: element.end] + inside + xml[element.end :]
+    opened = tag.group()[:-2] + b">"
+    return xml[: tag.start()] + opened + inside + b"</" + tag.group(1) + b">" + xml[tag.end() :]
 
 
 def join(main: bytes, extension: bytes) -> bytes | None:
@@ -35,6 +130,11 @@ def join(main: bytes, extension: bytes) -> bytes | None:
     joined = main[: ends[-1].start()] + inside.group(1) + main[ends[-1].start() :]
     joined = _POINTER.sub(b"", joined)
     return joined if is_well_formed(joined) else None
+
+
+def lacks_extension(packet: bytes) -> bool:
+    """Say whether a packet points to an extension that could not be joined with it."""
+    return _POINTER.search(packet) is not None
 
 
 def part(packet: bytes) -> tuple[bytes, bytes, bytes]:
