@@ -8,13 +8,15 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from kbnet_cli.formats import dng_opcodes, exif, raw_metadata
+from kbnet_cli.formats import exif
 from kbnet_cli.formats.arena import Arena, header
-from kbnet_cli.formats.dng_source import Source, read_source
-from kbnet_cli.formats.dng_values import floats, longs, octets, rationals, shorts, text
+from kbnet_cli.formats.dng import opcodes as dng_opcodes
+from kbnet_cli.formats.dng.source import Source, read_source
+from kbnet_cli.formats.dng.values import floats, longs, octets, rationals, shorts, text
 from kbnet_cli.formats.exif import Description
 from kbnet_cli.formats.ifd import Entry, Layout, Order
-from kbnet_cli.formats.raw_report import Report
+from kbnet_cli.formats.raw import metadata as raw_metadata
+from kbnet_cli.formats.raw.report import Report
 from kbnet_cli.photo import CameraColour, Levels, Origin, Photo
 
 BLACK, WHITE = 4096.0, 61440.0

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kbnet_cli.formats import dng, dng_opcodes, exif
+from kbnet_cli.formats import exif
 from kbnet_cli.formats.arena import Arena, header
-from kbnet_cli.formats.dng_values import doubles, floats, longs, octets, rationals, shorts, text
+from kbnet_cli.formats.dng import opcodes as dng_opcodes
+from kbnet_cli.formats.dng import writer as dng
+from kbnet_cli.formats.dng.values import doubles, floats, longs, octets, rationals, shorts, text
 from kbnet_cli.formats.ifd import Entry, Layout, Order, read_directory
 from kbnet_cli.photo import Metadata, Origin
 from tests.dngs import camera, gain_map, numbers, opcodes, photo, photos_of, source_file, undefined, written

@@ -12,7 +12,10 @@ import pytest
 import rawpy
 
 from kbnet_cli.errors import OutputError, UnsupportedError
-from kbnet_cli.formats import dng, dng_check, dng_samples, exif
+from kbnet_cli.formats import exif
+from kbnet_cli.formats.dng import check as dng_check
+from kbnet_cli.formats.dng import samples as dng_samples
+from kbnet_cli.formats.dng import writer as dng
 from kbnet_cli.formats.ifd import Order
 from kbnet_cli.photo import Crop, Levels, Metadata
 from tests.dngs import (

@@ -13,12 +13,15 @@ from PIL import Image, ImageCms
 
 from kbnet_cli.colour import srgb_decode
 from kbnet_cli.errors import InputError, KBNetError
-from kbnet_cli.formats import exif, jpeg_metadata, raw, raw_metadata, raw_profile, tiff
+from kbnet_cli.formats import exif, jpeg_metadata, tiff
 from kbnet_cli.formats.development import ColourSpace, Development, RawMode
 from kbnet_cli.formats.exif import Description
 from kbnet_cli.formats.ifd import Entry, read_chain
-from kbnet_cli.formats.raw_develop import answer
-from kbnet_cli.formats.raw_report import Report, Wishes
+from kbnet_cli.formats.raw import metadata as raw_metadata
+from kbnet_cli.formats.raw import profile as raw_profile
+from kbnet_cli.formats.raw import reader as raw
+from kbnet_cli.formats.raw.develop import answer
+from kbnet_cli.formats.raw.report import Report, Wishes
 from kbnet_cli.formats.segments import EOI, SOI
 from kbnet_cli.photo import Metadata, Photo
 from tests.mosaics import XTRANS, mosaic_dng, patches

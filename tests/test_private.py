@@ -15,13 +15,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from kbnet_cli.formats import bare, chunks, cicp, codec, dng, exif, photoshop, provenance, raw, riff, segments
+from kbnet_cli.formats import bare, chunks, cicp, codec, exif, photoshop, provenance, riff, segments
 from kbnet_cli.formats.boxes import Box
+from kbnet_cli.formats.dng import writer as dng
 from kbnet_cli.formats.exif import Description
 from kbnet_cli.formats.ifd import Entry
 from kbnet_cli.formats.private import stripped, stripped_photo
-from kbnet_cli.formats.raw_metadata import read_metadata
-from kbnet_cli.formats.raw_report import Report
+from kbnet_cli.formats.raw import reader as raw
+from kbnet_cli.formats.raw.metadata import read_metadata
+from kbnet_cli.formats.raw.report import Report
 from kbnet_cli.formats.segments import APP0, APP2, APP11, APP13, COM, Segment
 from kbnet_cli.photo import CameraColour, Levels, Metadata, Origin, Photo
 from tests.mosaics import mosaic_dng, patches

@@ -7,11 +7,13 @@ import pytest
 
 from kbnet_cli.colour import srgb_encode
 from kbnet_cli.errors import InputError
-from kbnet_cli.formats import exif, raw, raw_linear
+from kbnet_cli.formats import exif
 from kbnet_cli.formats.development import Development
-from kbnet_cli.formats.raw_develop import answer
-from kbnet_cli.formats.raw_linear import BLACK, WHITE, Sites
-from kbnet_cli.formats.raw_report import Report, Wishes
+from kbnet_cli.formats.raw import linear as raw_linear
+from kbnet_cli.formats.raw import reader as raw
+from kbnet_cli.formats.raw.develop import answer
+from kbnet_cli.formats.raw.linear import BLACK, WHITE, Sites
+from kbnet_cli.formats.raw.report import Report, Wishes
 from kbnet_cli.photo import CameraColour, Crop
 from tests.mosaics import BAYER, XTRANS, Noise, mosaic_dng
 
@@ -228,7 +230,7 @@ def test_four_colours_are_developed_only(mode: str) -> None:
 
 @pytest.mark.parametrize("head", [b"IIIITwaR", b"MMMMRawT", b"II*\0\x88\0\0\0IIIITwaR"])
 def test_phase_one_is_developed_only(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kbnet_cli.formats import raw_sensor
+    from kbnet_cli.formats.raw import sensor as raw_sensor
 
     data = mosaic_dng(flat())
     original = raw_sensor.read

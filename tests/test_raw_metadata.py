@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kbnet_cli.formats import codec, exif, raw_metadata
+from kbnet_cli.formats import codec, exif
 from kbnet_cli.formats.arena import Arena
 from kbnet_cli.formats.exif import Description, pack
 from kbnet_cli.formats.ifd import Entry, Layout, read_chain
-from kbnet_cli.formats.raw_metadata import read_metadata
-from kbnet_cli.formats.raw_report import Report
+from kbnet_cli.formats.raw import metadata as raw_metadata
+from kbnet_cli.formats.raw.metadata import read_metadata
+from kbnet_cli.formats.raw.report import Report
 from kbnet_cli.photo import Metadata, Photo
 from tests.pictures import picture
 

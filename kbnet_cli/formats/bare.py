@@ -11,7 +11,7 @@ from dataclasses import replace
 from kbnet_cli.errors import KBNetError
 from kbnet_cli.formats import boxes, chunks, codestream, exif, multipicture, riff, segments
 from kbnet_cli.formats.arena import Arena, header
-from kbnet_cli.formats.dng_source import read_source
+from kbnet_cli.formats.dng.source import read_source
 from kbnet_cli.formats.ifd import Entry
 from kbnet_cli.formats.segments import APP0, APP2, APP14
 from kbnet_cli.formats.tiff_blocks import IPTC, PHOTOSHOP, XMP

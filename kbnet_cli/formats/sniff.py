@@ -36,7 +36,7 @@ def sniff(head: bytes) -> str | None:
     """Name the format of a file that begins so, or None.
 
     Raw files that are built like TIFF (DNG, NEF, ARW, CR2 without its mark …) are called "tif" here: telling them
-    apart needs the directory, which `formats.raw.looks_raw` reads.
+    apart needs the directory, which `formats.raw.reader.looks_raw` reads.
     """
     if head[8:10] == b"CR" and head[:4] == b"II*\x00":
         return "raw"  # Canon CR2

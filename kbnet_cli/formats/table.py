@@ -60,14 +60,14 @@ FORMATS: tuple[Format, ...] = (
         "ppm", ("ppm", "pgm", "pnm", "pam"), "PPM", "ppm", depths=(8, 10, 12, 16), alpha=True, lossless=True, blocks=(),
     ),
     Format(
-        "dng", ("dng",), "DNG", "dng", depths=(16,), lossless=True, linear=True, camera=True,
+        "dng", ("dng",), "DNG", "dng.writer", depths=(16,), lossless=True, linear=True, camera=True,
         blocks=("exif", "xmp", "iptc"),
     ),
     Format(
         "raw",
         ("cr2", "cr3", "crw", "nef", "nrw", "arw", "sr2", "srf", "raf", "orf", "rw2", "rwl", "pef", "srw", "kdc",
          "dcr", "mrw", "x3f", "3fr", "fff", "iiq", "mos", "mef", "erf", "raw"),
-        "raw", "raw",
+        "raw", "raw.reader",
     ),
 )  # fmt: skip
 BY_NAME = {format.name: format for format in FORMATS}

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from kbnet_cli.formats.dng_source import Source
+from kbnet_cli.formats.dng.source import Source
 from kbnet_cli.formats.ifd import Entry
 
 _LISTS = (51008, 51009, 51022)

@@ -1,4 +1,4 @@
-"""See a DNG file through another reader's eyes: `python -m kbnet_cli.formats.dng_check < dng`.
+"""See a DNG file through another reader's eyes: `python -m kbnet_cli.formats.dng.check < dng`.
 
 LibRaw prints what it does not like and may end the whole process, so it reads in one of its own. The answer on stdout
 is one line of JSON.
@@ -19,9 +19,9 @@ from jaxtyping import UInt16
 
 from kbnet_cli.errors import InputError, OutputError
 from kbnet_cli.formats import exif
-from kbnet_cli.formats.dng_samples import Stored
-from kbnet_cli.formats.dng_source import read_source
-from kbnet_cli.formats.dng_values import floats
+from kbnet_cli.formats.dng.samples import Stored
+from kbnet_cli.formats.dng.source import read_source
+from kbnet_cli.formats.dng.values import floats
 from kbnet_cli.formats.ifd import read_chain
 from kbnet_cli.photo import Photo
 
@@ -63,7 +63,7 @@ def check(data: bytes, photo: Photo, written: Stored) -> None:
     Raises:
         OutputError: something differs.
     """
-    command = [sys.executable, "-m", "kbnet_cli.formats.dng_check"]
+    command = [sys.executable, "-m", "kbnet_cli.formats.dng.check"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         done = subprocess.run(command, input=data, capture_output=True, env=environment, check=False)  # noqa: S603

@@ -7,9 +7,9 @@ does not, and is left out; so is what cannot be meant.
 
 import math
 
-from kbnet_cli.formats.dng_samples import Stored
-from kbnet_cli.formats.dng_source import Source, in_order
-from kbnet_cli.formats.dng_values import doubles, floats, octets, rationals, shorts
+from kbnet_cli.formats.dng.samples import Stored
+from kbnet_cli.formats.dng.source import Source, in_order
+from kbnet_cli.formats.dng.values import doubles, floats, octets, rationals, shorts
 from kbnet_cli.formats.ifd import Entry, Order
 from kbnet_cli.photo import CameraColour, Crop, Photo
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from kbnet_cli.formats.dng_source import Source, read_source
-from kbnet_cli.formats.dng_values import floats
+from kbnet_cli.formats.dng.source import Source, read_source
+from kbnet_cli.formats.dng.values import floats
 from kbnet_cli.photo import Crop
 
 _WIDTH, _HEIGHT, _COMPRESSION, _SAMPLES, _FORMAT = 256, 257, 259, 277, 339

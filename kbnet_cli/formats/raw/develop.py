@@ -1,4 +1,4 @@
-"""Develop one raw file in a process of its own: `python -m kbnet_cli.formats.raw_develop WISHES < raw`.
+"""Develop one raw file in a process of its own: `python -m kbnet_cli.formats.raw.develop WISHES < raw`.
 
 LibRaw writes what it finds wrong with a file to stderr, goes on with what is left of the picture, and in rare cases
 ends the whole process. In a process of its own all three can be told: words on stderr or a crash are an error of that
@@ -14,10 +14,10 @@ import rawpy
 from jaxtyping import UInt16
 
 from kbnet_cli.errors import InputError
-from kbnet_cli.formats import raw_sensor
 from kbnet_cli.formats.development import Development
 from kbnet_cli.formats.limits import check_size
-from kbnet_cli.formats.raw_report import Report, Wishes
+from kbnet_cli.formats.raw import sensor as raw_sensor
+from kbnet_cli.formats.raw.report import Report, Wishes
 
 Samples = UInt16[np.ndarray, "h w c"]
 

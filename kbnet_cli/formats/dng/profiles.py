@@ -9,8 +9,8 @@ from contextlib import suppress
 from kbnet_cli.errors import InputError
 from kbnet_cli.formats import exif
 from kbnet_cli.formats.arena import Arena
-from kbnet_cli.formats.dng_source import Source
-from kbnet_cli.formats.dng_values import longs
+from kbnet_cli.formats.dng.source import Source
+from kbnet_cli.formats.dng.values import longs
 from kbnet_cli.formats.ifd import Entry, Layout, Order, read_directory
 
 _EXTRA = 50933

@@ -5,10 +5,10 @@ import rawpy
 from jaxtyping import Int, UInt16
 
 from kbnet_cli.errors import InputError
-from kbnet_cli.formats import raw_linear
-from kbnet_cli.formats.raw_colour import camera_to_srgb, white_balance, xyz_to_camera
-from kbnet_cli.formats.raw_levels import DNGLevels, Window, crop_within, read_levels
-from kbnet_cli.formats.raw_linear import BLACK, SECOND_GREEN, WHITE, Sites
+from kbnet_cli.formats.raw import linear as raw_linear
+from kbnet_cli.formats.raw.colour import camera_to_srgb, white_balance, xyz_to_camera
+from kbnet_cli.formats.raw.levels import DNGLevels, Window, crop_within, read_levels
+from kbnet_cli.formats.raw.linear import BLACK, SECOND_GREEN, WHITE, Sites
 from kbnet_cli.photo import CameraColour, Crop
 
 _PERIODS = (1, 2, 4, 6, 8, 16)

@@ -5,14 +5,18 @@ as a thumbnail; below it are the samples, as tiles of lossless JPEG, and a large
 """
 
 from kbnet_cli.errors import InputError, OutputError, UnsupportedError
-from kbnet_cli.formats import dng_opcodes, dng_preview, dng_profiles, dng_samples, exif
+from kbnet_cli.formats import exif
 from kbnet_cli.formats.arena import Arena, header
-from kbnet_cli.formats.dng_check import check
-from kbnet_cli.formats.dng_identity import identity_entries
-from kbnet_cli.formats.dng_samples import Stored
-from kbnet_cli.formats.dng_source import Source, read_source
-from kbnet_cli.formats.dng_tags import colour_entries, raw_entries, shown_part
-from kbnet_cli.formats.dng_values import longs
+from kbnet_cli.formats.dng import opcodes as dng_opcodes
+from kbnet_cli.formats.dng import preview as dng_preview
+from kbnet_cli.formats.dng import profiles as dng_profiles
+from kbnet_cli.formats.dng import samples as dng_samples
+from kbnet_cli.formats.dng.check import check
+from kbnet_cli.formats.dng.identity import identity_entries
+from kbnet_cli.formats.dng.samples import Stored
+from kbnet_cli.formats.dng.source import Source, read_source
+from kbnet_cli.formats.dng.tags import colour_entries, raw_entries, shown_part
+from kbnet_cli.formats.dng.values import longs
 from kbnet_cli.formats.ifd import Entry, Layout, read_chain, read_layout
 from kbnet_cli.formats.tiff_blocks import block_entries
 from kbnet_cli.formats.tiff_rewrite import add_page

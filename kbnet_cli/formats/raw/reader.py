@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import UInt16
 
 from kbnet_cli.errors import InputError
-from kbnet_cli.formats import exif, raw_profile
+from kbnet_cli.formats import exif
 from kbnet_cli.formats.development import ColourSpace, Development
 from kbnet_cli.formats.ifd import RAW_MAGICS, Directory, Layout, read_chain, read_directory, read_layout
-from kbnet_cli.formats.raw_linear import levels_for
-from kbnet_cli.formats.raw_metadata import read_metadata
-from kbnet_cli.formats.raw_report import Report, Wishes
+from kbnet_cli.formats.raw import profile as raw_profile
+from kbnet_cli.formats.raw.linear import levels_for
+from kbnet_cli.formats.raw.metadata import read_metadata
+from kbnet_cli.formats.raw.report import Report, Wishes
 from kbnet_cli.photo import Metadata, Origin, Photo
 
 _ORIENTATIONS = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
@@ -100,7 +101,7 @@ def _camera_name(block: bytes | None) -> tuple[str, str]:
 
 
 def _ask(data: bytes, wishes: Wishes) -> tuple[Report, UInt16[np.ndarray, "h w c"]]:
-    command = [sys.executable, "-m", "kbnet_cli.formats.raw_develop", wishes.to_json()]
+    command = [sys.executable, "-m", "kbnet_cli.formats.raw.develop", wishes.to_json()]
     # The other process shall find the same packages, however this one came to them.
     # Cameras write local time and LibRaw takes it for that of the machine: in UTC it comes out as it went in.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TZ": "UTC"}

@@ -8,7 +8,7 @@ from jaxtyping import Float32, Shaped, UInt8
 
 from kbnet_cli.colour import srgb_encode
 from kbnet_cli.errors import OutputError
-from kbnet_cli.formats.dng_tags import neutral_of
+from kbnet_cli.formats.dng.tags import neutral_of
 from kbnet_cli.formats.ifd import Entry, Layout
 from kbnet_cli.formats.tiff_rewrite import Picture
 from kbnet_cli.photo import CameraColour, Crop, Photo

@@ -9,8 +9,8 @@ import tifffile
 from jaxtyping import UInt16
 
 from kbnet_cli.errors import OutputError
-from kbnet_cli.formats.dng_source import in_order
-from kbnet_cli.formats.dng_values import shorts
+from kbnet_cli.formats.dng.source import in_order
+from kbnet_cli.formats.dng.values import shorts
 from kbnet_cli.formats.ifd import Layout
 from kbnet_cli.formats.tiff_rewrite import Picture, take_picture
 from kbnet_cli.photo import CameraColour

@@ -12,7 +12,7 @@ from kbnet_cli.formats import boxes, exif, jpeg_metadata, segments
 from kbnet_cli.formats.development import ColourSpace
 from kbnet_cli.formats.exif import Description
 from kbnet_cli.formats.ifd import Entry, read_chain
-from kbnet_cli.formats.raw_report import Report
+from kbnet_cli.formats.raw.report import Report
 from kbnet_cli.formats.tiff_blocks import read_blocks
 from kbnet_cli.photo import Metadata
 

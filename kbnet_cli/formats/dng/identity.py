@@ -4,8 +4,8 @@ from contextlib import suppress
 
 from kbnet_cli.errors import InputError
 from kbnet_cli.formats import exif
-from kbnet_cli.formats.dng_source import Source, in_order
-from kbnet_cli.formats.dng_values import text
+from kbnet_cli.formats.dng.source import Source, in_order
+from kbnet_cli.formats.dng.values import text
 from kbnet_cli.formats.exif import Description
 from kbnet_cli.formats.ifd import Entry, Order
 from kbnet_cli.formats.tiff_blocks import XMP

@@ -1,0 +1,1 @@
+"""Linear DNG: what is carried over, written and read back."""
