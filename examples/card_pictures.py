@@ -39,7 +39,13 @@ WOOD = Crop("silver_fir.jpg", 90, 120)
 
 def rain(seed: int, coverage: float) -> Callable[[np.ndarray], np.ndarray]:
     """Return rain that falls the same each time."""
-    strong = Rain(kinds=(0.0, 1.0, 0.0), dry_share=0.0, sharp_coverage=(coverage, coverage), jpeg_share=0.0)
+    strong = Rain(
+        kinds=(0.0, 1.0, 0.0),
+        dry_share=0.0,
+        sharp_coverage=(coverage, coverage),
+        sharp_brightness=(0.6, 0.9),
+        jpeg_share=0.0,
+    )
     return lambda clean: strong.apply(from_uint8(clean), np.random.default_rng(seed)).degraded
 
 
@@ -48,7 +54,7 @@ DEGRADATIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.n
         lambda clean: with_gaussian_noise(clean, sigma=25),
         lambda clean: with_gaussian_noise(clean, sigma=50),
     ),
-    "derain-small": (rain(3, 0.1), rain(4, 0.5)),
+    "derain-small": (rain(8, 0.15), rain(4, 0.5)),
     "deblur-small": (lambda clean: defocused(clean, radius=1.5), lambda clean: defocused(clean, radius=4)),
     "dejpeg-small": (lambda clean: compressed(clean, quality=20), lambda clean: compressed(clean, quality=8)),
 }

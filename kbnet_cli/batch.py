@@ -287,7 +287,10 @@ def _open(job: Job, taken: dict[Path, str], order: Order) -> tuple[Job, Photo | 
     development = order.development
     if kind == "raw":
         development = replace(development, mode=codec.raw_mode_for(job.format, order.raw_mode))
-    return job, codec.decode(data, max_megapixels=order.max_megapixels, development=development)
+    photo = codec.decode(data, max_megapixels=order.max_megapixels, development=development)
+    # Before anything takes minutes.
+    codec.check(photo, job.format, depth=order.depth)
+    return job, photo
 
 
 def settle(job: Job, order: Order, natural: str) -> Job:
@@ -313,7 +316,10 @@ def settle(job: Job, order: Order, natural: str) -> Job:
 def _is_there(job: Job, taken: dict[Path, str], order: Order) -> bool:
     """Tell whether a photo is to be skipped because its output exists; raise if that is an error."""
     if job.target != STANDARD and (why := taken.get(job.target.resolve())):
-        raise OutputError(f"{job.source}: the output {job.target} {why}", hint="add another -o or --name")
+        raise OutputError(
+            f"{job.source}: the output {job.target} {why}",
+            hint="add another -o or --name, or another folder for it",
+        )
     if job.target == STANDARD or order.existing == "overwrite" or not os.path.lexists(job.target):
         return False
     if order.existing == "skip":

@@ -13,6 +13,9 @@ from PIL import Image, ImageCms
 
 from kbnet_cli.photo import Photo, Transfer
 
+UNTOUCHED = np.float32(1.3)
+"""Display-encoded, 1.8 times the light of white."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -84,11 +87,13 @@ def add_display(
 ) -> Shaped[np.ndarray, "*rows c"]:
     """Add a display-encoded residual to stored samples; integers are rounded and clipped to 0 … `scale.top`.
 
-    A residual of zero gives back the samples bit for bit, whatever the transfer.
+    A residual of zero gives back the samples bit for bit, whatever the transfer. In linear light less and less of it is
+    added above white, up to `UNTOUCHED`: networks have not seen such values, and the curve is steep there.
     """
     values = samples.astype(np.float32)
     if transfer == "linear":
         encoded = srgb_encode(scale.to_unit(samples))
+        residual = residual * np.clip((UNTOUCHED - encoded) / (UNTOUCHED - 1), 0, 1)
         residual = srgb_decode(encoded + residual) - srgb_decode(encoded)
     answer = values + scale.from_unit(residual)
     if samples.dtype == np.float32:

@@ -35,11 +35,13 @@ ENOUGH = 1000
 ROUNDS = 6
 
 
-def draw(samples: Shaped[np.ndarray, "h w c"], *, white: float) -> Shaped[np.ndarray, "n k 7 7"] | None:
+def draw(
+    samples: Shaped[np.ndarray, "h w c"], *, white: float, full: float | None = None
+) -> Shaped[np.ndarray, "n k 7 7"] | None:
     """Take patches out of a picture that show its noise: three channels of colour or one, as stored.
 
-    They lie at random, the same ones each time. Patches without any variation (clipped, masked, drawn) are left out
-    where they are fewer than the others.
+    `full` is where samples are clipped, if not at white. They lie at random, the same ones each time. Patches without
+    any variation (clipped, masked, drawn) are left out where they are fewer than the others.
 
     Returns:
         The patches, none where most of the picture has no noise at all; None if the picture is too small to tell.
@@ -48,9 +50,10 @@ def draw(samples: Shaped[np.ndarray, "h w c"], *, white: float) -> Shaped[np.nda
     height, width = samples.shape[0] - SIDE + 1, samples.shape[1] - SIDE + 1
     if min(height, width) < 1 or height * width < FEWEST:
         return None
-    places = np.arange(height * width)
-    if len(places) > PATCHES:
-        places = np.sort(np.random.default_rng(0).integers(len(places), size=PATCHES))
+    if height * width > PATCHES:
+        places = np.sort(np.random.default_rng(0).integers(height * width, size=PATCHES))
+    else:
+        places = np.arange(height * width)
     windows = sliding_window_view(samples[:, :, :channels], (SIDE, SIDE), axis=(0, 1))
     patches = windows[places // width, places % width]
     low, high = BEYOND[0] * white, BEYOND[1] * white
@@ -58,7 +61,7 @@ def draw(samples: Shaped[np.ndarray, "h w c"], *, white: float) -> Shaped[np.nda
     patches = patches[((patches >= low) & (patches <= high)).all(axis=(1, 2, 3))]
     if len(patches) < FEWEST:
         return None
-    clipped = ((patches == 0) | (patches == white)).mean(axis=(1, 2, 3)) > CLIPPED
+    clipped = ((patches == 0) | (patches == white if full is None else patches >= full)).mean(axis=(1, 2, 3)) > CLIPPED
     if (~clipped).sum() >= FEWEST:
         patches = patches[~clipped]
     flat = _are_flat(patches)

@@ -14,6 +14,8 @@ from kbnet_cli.local_means import keep_means
 from kbnet_cli.photo import CameraColour, Photo, Transfer
 
 Group = tuple[int, ...]
+ROUNDING = 2
+"""How far a full sensor's samples may lie below `CameraColour.white`, in 16 bits."""
 Progress = Callable[[int, int], None]
 
 
@@ -73,10 +75,18 @@ def restore(
             write=partial(_write, photo, group, transfer, settings.strength, restored),
             progress=progress and partial(_report, progress, number, len(groups)),
         )
+    _keep_clipped(photo, restored)
     if transfer == "linear" and settings.keeps_means:
         keep_means(photo.pixels, restored)
+        _keep_clipped(photo, restored)
     answer = photo.with_pixels(restored)
     return answer if photo.camera is None else replace(answer, camera=_quieter(photo, answer, photo.camera, settings))
+
+
+def _keep_clipped(photo: Photo, restored: Shaped[np.ndarray, "h w c"]) -> None:
+    """Put back samples at which a sensor is full: what reconstructs highlights has to find them so."""
+    if photo.camera is not None:
+        np.copyto(restored, photo.pixels, where=photo.pixels >= photo.camera.white - ROUNDING)
 
 
 def _quieter(before: Photo, after: Photo, camera: CameraColour, settings: Restoration) -> CameraColour:
@@ -89,7 +99,8 @@ def _quieter(before: Photo, after: Photo, camera: CameraColour, settings: Restor
 
 def noise_of(photo: Photo, settings: Restoration) -> float | None:
     """Return how strong a photo's white noise is, display-encoded and in 1/255; None if the photo is too small."""
-    patches = noise_level.draw(photo.pixels, white=photo.white)
+    full = None if photo.camera is None else photo.camera.white
+    patches = noise_level.draw(photo.pixels, white=photo.white, full=full)
     if patches is None:
         return None
     scale = scale_of(photo, tuple(range(patches.shape[1])))

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from kbnet_cli import batch, naming
-from kbnet_cli.batch import STANDARD, Job, Order, jobs
+from kbnet_cli.batch import STANDARD, Job, Order, inspect, jobs, process
 from kbnet_cli.errors import InputError, KBNetError, OutputError, UsageError
 from kbnet_cli.formats import codec
 from kbnet_cli.photo import Photo
@@ -378,3 +379,14 @@ def test_inspecting_writes_nothing(tmp_path: Path) -> None:
     assert outcome.photo is not None
     np.testing.assert_array_equal(outcome.photo.pixels, pixels)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_cannot_be_written_is_refused_before_it_is_restored(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 30)).save(tmp_path / "a.png")
+    for wish in ({"format": "dng"}, {"depth": 10}):
+        wanted = order(tmp_path / "a.png", output=f"{tmp_path}/out/", **wish)
+        outcome = next(process(jobs(wanted), wanted, lambda _job, _photo: pytest.fail("it was restored")))
+        assert outcome.status == "failed"
+        assert outcome.error is not None
+        assert outcome.error.code == "unsupported"
+        assert next(inspect(jobs(wanted), wanted)).status == "failed", "--dry-run says so too"

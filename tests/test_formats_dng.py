@@ -16,6 +16,7 @@ from kbnet_cli.formats import exif
 from kbnet_cli.formats.dng import check as dng_check
 from kbnet_cli.formats.dng import samples as dng_samples
 from kbnet_cli.formats.dng import writer as dng
+from kbnet_cli.formats.dng.identity import model_name
 from kbnet_cli.formats.ifd import Order
 from kbnet_cli.photo import Crop, Levels, Metadata
 from tests.dngs import (
@@ -222,3 +223,20 @@ def test_damaged_exif_is_an_error_of_the_photo(unchecked: None) -> None:
         made = replace(photo(24, 24), metadata=Metadata(exif=bytes(data)))
         with suppress(UnsupportedError):
             assert written(dng.encode(made, depth=16)).raw.integers(257, "<") == (24,)
+
+
+@pytest.mark.parametrize(
+    ("make", "model", "name"),
+    [
+        ("Canon", "Canon EOS 550D", "Canon EOS 550D"),
+        ("Eastman Kodak Company", "Kodak DC120 Zoom", "Kodak DC120 Zoom"),
+        ("SONY", "ILCE-7M3", "Sony ILCE-7M3"),
+        ("NIKON CORPORATION", "NIKON D850", "Nikon D850"),
+        ("RICOH IMAGING COMPANY, LTD.", "PENTAX K-1", "Pentax K-1"),
+        ("OLYMPUS IMAGING CORP.", "E-M1", "Olympus E-M1"),
+        ("", "", "unknown camera"),
+        ("Apple", "", "Apple"),
+    ],
+)
+def test_a_camera_is_named_once(make: str, model: str, name: str) -> None:
+    assert model_name(make, model) == name

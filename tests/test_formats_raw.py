@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from kbnet_cli.colour import srgb_decode
 from kbnet_cli.errors import InputError, KBNetError
-from kbnet_cli.formats import exif, jpeg_metadata, tiff
+from kbnet_cli.formats import codec, exif, jpeg_metadata, tiff
 from kbnet_cli.formats.development import ColourSpace, Development, RawMode
 from kbnet_cli.formats.exif import Description
 from kbnet_cli.formats.ifd import Entry, read_chain
@@ -390,3 +390,23 @@ def test_damaged_raw_files_give_a_photo_or_an_error(times: int, capfd: pytest.Ca
         except KBNetError:
             continue
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_code_runs_that_lies_beside_the_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("rawpy", "calendar", "imagecodecs"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('from the folder of the photo')")
+    monkeypatch.chdir(tmp_path)
+    photo = raw.decode(mosaic_dng(patches([(0.2, 0.3, 0.1)])), development=Development(mode="linear"))
+    assert codec.encode(photo, "dng").data[:2] in (b"II", b"MM")
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(0, 1), (9, 1), (6, 6), (1, 1)])
+def test_an_orientation_that_is_none_turns_nothing(stated: int, expected: int) -> None:
+    photo = raw.decode(mosaic_dng(patches([(0.2, 0.3, 0.1)]), orientation=stated))
+    assert exif.orientation(photo.metadata.exif) == expected
+
+
+def test_wishes_for_developed_pictures_are_told_of_where_they_say_nothing() -> None:
+    wishes = Development(mode="linear", brightness=2.0, colour_space="prophoto")
+    photo = raw.decode(mosaic_dng(patches([(0.2, 0.3, 0.1)])), development=wishes)
+    assert any("--brightness, --colour-space left aside" in note for note in photo.notes)

@@ -77,7 +77,23 @@ def test_dark_photos_are_shown_brighter_to_the_network_within_limits(level: floa
 def test_a_lamp_does_not_set_the_gain() -> None:
     samples = np.full((100, 100, 3), BLACK + SPAN // 5, np.uint16)
     samples[:5, :5] = WHITE
-    assert raw_linear.gain_of(samples, (1.0, 1.0, 1.0)) == pytest.approx(4.0, rel=1e-3)
+    levels = raw_linear.levels_for(samples, (1.0, 1.0, 1.0))
+    assert levels.white[0] == pytest.approx(BLACK + SPAN / 4, rel=1e-3)
+
+
+def test_colours_outside_of_srgb_are_shown_in_a_wider_space() -> None:
+    matrix = ((1.8, -0.9, 0.1), (-0.2, 1.7, -0.5), (0.0, -0.5, 1.5))
+    grey = np.full((80, 80, 3), BLACK + SPAN // 4, np.uint16)
+    shown = raw_linear.levels_for(grey, (1.0, 1.0, 1.0), matrix).matrix
+    np.testing.assert_allclose(np.array(shown), np.array(matrix))
+    blue = grey.copy()
+    blue[20:60] = BLACK + np.array([0.03, 0.15, 0.35]) * SPAN
+    wider = np.array(raw_linear.levels_for(blue, (1.0, 1.0, 1.0), matrix).matrix)
+    np.testing.assert_allclose(wider.sum(axis=1), 1, atol=1e-9, err_msg="white stays white")
+    assert (wider @ [0.03, 0.15, 0.35]).min() > -0.02 > (np.array(matrix) @ [0.03, 0.15, 0.35]).min()
+    noisy = np.random.default_rng(1).normal(BLACK, 300, grey.shape).astype(np.uint16)
+    dark = raw_linear.levels_for(noisy, (1.0, 1.0, 1.0), matrix).matrix
+    np.testing.assert_allclose(np.array(dark), np.array(matrix), err_msg="noise is no colour")
 
 
 def test_the_green_of_the_other_rows_is_brought_to_the_first() -> None:

@@ -10,10 +10,11 @@ import torch
 from kbnet_cli import checkpoint
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
+from kbnet_cli.colour import add_display, scale_of
 from kbnet_cli.engine import Choice, Engine, choose
 from kbnet_cli.errors import DeviceError, PhotoError
 from kbnet_cli.kernels import compiled
-from kbnet_cli.photo import ColourModel, Depth, Metadata, Photo
+from kbnet_cli.photo import CameraColour, ColourModel, Depth, Levels, Metadata, Photo
 from kbnet_cli.restore import Restoration, channel_groups, restore
 from tests.networks import TINY_GREY, identity_network, random_network
 
@@ -170,3 +171,24 @@ def test_auto_is_bf16_on_a_processor_with_tiles_only(
 ) -> None:
     monkeypatch.setattr(compiled, "fastest_form", lambda _precision: form)
     assert choose("cpu", "auto").precision == precision
+
+
+def test_a_full_sensor_stays_full_and_what_is_beyond_white_changes_less_and_less(changing: Engine) -> None:
+    """Highlights are rebuilt from samples that are full, so no network may lower them."""
+    generator = np.random.default_rng(8)
+    pixels = np.clip(generator.normal(20_000, 2_000, (48, 48, 3)), 0, 65535).astype(np.uint16)
+    pixels[10:30, 10:30] = 61440
+    pixels[0, 0] = 65535
+    levels = Levels(black=(4096.0,) * 3, white=(30_000.0,) * 3)
+    camera = CameraColour("", "", black=4096.0, white=61440.0, neutral=(1.0, 1.0, 1.0))
+    photo = Photo(pixels, "rgb", 16, linear=True, levels=levels, camera=camera)
+    for keeps in (True, False):
+        after = restore(photo, changing, replace(SETTINGS, keeps_means=keeps)).pixels
+        full = pixels >= 61440
+        np.testing.assert_array_equal(after[full], pixels[full])
+        assert (after[~full] != pixels[~full]).mean() > 0.9
+    scale = scale_of(photo, (0, 1, 2))
+    light = 4096 + np.array([[[0.5], [1.0], [1.5], [1.9]]]) * (30_000 - 4096) * np.ones(3)
+    changed = add_display(light.astype(np.uint16), np.full((1, 4, 3), 0.01, np.float32), scale, transfer="linear")
+    difference = changed.astype(int) - light.astype(np.uint16)
+    assert difference[0, 1, 0] > difference[0, 2, 0] > 0 == difference[0, 3, 0]

@@ -7,8 +7,8 @@ from types import ModuleType
 from typing import Protocol, cast, runtime_checkable
 
 from kbnet_cli.errors import InputError, UnsupportedError
+from kbnet_cli.formats import fit
 from kbnet_cli.formats.development import Development, RawMode
-from kbnet_cli.formats.fit import fit
 from kbnet_cli.formats.sniff import HEAD_BYTES, sniff
 from kbnet_cli.formats.table import BY_NAME, Format
 from kbnet_cli.formats.table import FORMATS as FORMATS
@@ -84,11 +84,20 @@ def encode(photo: Photo, format: str, *, depth: int | None = None, quality: int 
         OutputError: If the encoder refuses.
     """
     target = format_named(format)
-    fitted = fit(photo, target, depth=depth)
+    fitted = fit.fit(photo, target, depth=depth)
     module = _module(target)
     data = cast(Writer, module).encode(fitted.photo, depth=fitted.photo.depth, quality=quality)
     left_out = cast(CameraWriter, module).notes(fitted.photo) if target.camera else ()
     return Encoded(data, fitted.photo.depth, (*fitted.notes, *left_out))
+
+
+def check(photo: Photo, format: str, *, depth: int | None = None) -> None:
+    """Refuse to write a photo as a format that cannot hold it, as `encode` would.
+
+    Raises:
+        UnsupportedError: If the format cannot hold what the photo is.
+    """
+    fit.check(photo, format_named(format), depth=depth)
 
 
 def kind_of(data: bytes) -> str:

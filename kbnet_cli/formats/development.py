@@ -28,3 +28,10 @@ class Development:
     brightness: float = 1.0
     """Light is multiplied by it."""
     colour_space: ColourSpace = "srgb"
+
+    @property
+    def of_developed(self) -> tuple[str, ...]:
+        """The wishes that say nothing to a linear photo, as options are called."""
+        usual = Development()
+        names = ("highlights", "white_balance", "brightness", "colour_space")
+        return tuple(f"--{name.replace('_', '-')}" for name in names if getattr(self, name) != getattr(usual, name))

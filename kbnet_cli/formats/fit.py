@@ -34,6 +34,16 @@ def fit(photo: Photo, target: Format, *, depth: int | None) -> Fitted:
     return Fitted(replace(photo, pixels=np.ascontiguousarray(photo.pixels), alpha=alpha), tuple(notes))
 
 
+def check(photo: Photo, target: Format, *, depth: int | None) -> None:
+    """Refuse what `fit` would refuse, before anything is done to the photo.
+
+    Raises:
+        UnsupportedError: If the format cannot hold what the photo is.
+    """
+    notes: list[str] = []
+    _depth(_with_pixels(photo, target, notes), target, depth, notes)
+
+
 def _with_pixels(photo: Photo, target: Format, notes: list[str]) -> Photo:
     """Refuse what a format does not hold; alpha that is opaque everywhere says nothing and may go."""
     if (photo.camera is not None) != target.camera:
@@ -109,8 +119,11 @@ def _depth(photo: Photo, target: Format, asked: int | None, notes: list[str]) ->
     possible = target.depths + (target.source_depths if own else ())
     if asked is not None:
         if asked not in possible:
-            depths = ", ".join(str(depth) for depth in possible)
-            raise UnsupportedError(f"got depth {asked}, expected one of {depths}, which is what {target.title} holds")
+            depths = " or ".join(str(depth) for depth in possible)
+            raise UnsupportedError(
+                f"got depth {asked}, expected {depths}, which is what {target.title} holds",
+                hint="leave --depth out, or choose another --format",
+            )
         return asked
     if photo.depth in possible:
         return photo.depth

@@ -63,7 +63,7 @@ def check(data: bytes, photo: Photo, written: Stored) -> None:
     Raises:
         OutputError: something differs.
     """
-    command = [sys.executable, "-m", "kbnet_cli.formats.dng.check"]
+    command = [sys.executable, "-P", "-m", "kbnet_cli.formats.dng.check"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         done = subprocess.run(command, input=data, capture_output=True, env=environment, check=False)  # noqa: S603
@@ -72,7 +72,10 @@ def check(data: bytes, photo: Photo, written: Stored) -> None:
     words = done.stderr.decode(errors="replace").strip().splitlines()
     if done.returncode != 0 or words or not done.stdout:
         raise _differs(words[-1] if words else f"LibRaw gave up with exit code {done.returncode}")
-    seen = Seen.from_json(done.stdout)
+    try:
+        seen = Seen.from_json(done.stdout)
+    except ValueError as error:
+        raise _differs("LibRaw's process gave no answer") from error
     wrong = (
         seen.error
         or _difference(seen, photo, written)

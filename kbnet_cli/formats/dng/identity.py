@@ -37,10 +37,13 @@ def identity_entries(photo: Photo, camera: CameraColour, source: Source | None, 
 
 
 def model_name(make: str, model: str) -> str:
-    """Return make and model as one name, the make not twice."""
-    if not make or model.lower().startswith(make.lower().split()[0]):
-        return model or "unknown camera"
-    return f"{make} {model}".strip()
+    """Return make and model as one name as Adobe writes it: the make's first word, capitalised, and not twice."""
+    first, _, rest = model.partition(" ")
+    if not make or not model:
+        return model or make or "unknown camera"
+    if first.lower() in (*make.lower().split(), "pentax"):  # of Ricoh
+        return f"{first.capitalize()} {rest}".strip()
+    return f"{make.split()[0].capitalize()} {model}"
 
 
 def _described(photo: Photo) -> Description:

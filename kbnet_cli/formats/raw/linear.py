@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, UInt16
+from jaxtyping import Bool, Float32, Float64, Int, UInt16
 
 from kbnet_cli.photo import Levels, Matrix
 
@@ -31,7 +31,10 @@ SHOWN_AT = 0.8
 """Where that percentile comes to lie, white being 1: near white, as in photos that networks were trained on."""
 MOST_GAIN = 8.0
 """Three stops: beyond it there is little but noise, and stronger noise than any network has learnt."""
-_SAMPLED = 500_000
+_SQUARE = 16
+_NEGATIVE, _MOST_NEGATIVE = -0.02, 0.005
+"""Light below this counts as negative, and so much of a photo may be."""
+_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -144,22 +147,40 @@ def levels_for(
 ) -> Levels:
     """Return the levels at which a network sees a linear photo: white-balanced, bright enough, and in sRGB's colours.
 
-    The gain brings the brightest of the white-balanced channels, at `HIGH_PERCENTILE` of the pixels, to `SHOWN_AT`; it
-    never darkens, and brightens at most by `MOST_GAIN`. It only says how samples are shown: they stay what they are.
+    The gain brings the brightest of the white-balanced channels, at `HIGH_PERCENTILE` of the photo, to `SHOWN_AT`; it
+    never darkens, and brightens at most by `MOST_GAIN`. Where colours lie outside sRGB, the space is made wider until
+    they do not: networks have seen no negative light. Both only say how samples are shown: they stay what they are.
     """
-    gain = gain_of(samples, neutral)
+    balanced = _balanced(samples, neutral)
+    gain = gain_of(balanced)
     return Levels(
         black=(BLACK,) * len(neutral),
         white=tuple(BLACK + (WHITE - BLACK) * part / gain for part in neutral),
-        matrix=camera_to_srgb,
+        matrix=None if camera_to_srgb is None else _wide_enough(np.array(camera_to_srgb), gain * balanced),
     )
 
 
-def gain_of(samples: UInt16[np.ndarray, "h w c"], neutral: tuple[float, ...]) -> float:
-    """Return how many times brighter a network is to see the samples: 1 … `MOST_GAIN`."""
-    height, width, _ = samples.shape
-    step = max(1, int((height * width / _SAMPLED) ** 0.5))
-    some = samples[::step, ::step].astype(np.float32)
-    values = ((some - BLACK) / (np.asarray(neutral, np.float32) * (WHITE - BLACK))).max(axis=2)
-    high = float(np.percentile(values, HIGH_PERCENTILE))
+def gain_of(balanced: Float32[np.ndarray, "n c"]) -> float:
+    """Return how many times brighter a network is to see white-balanced light: 1 … `MOST_GAIN`."""
+    high = float(np.percentile(balanced.max(axis=1), HIGH_PERCENTILE))
     return min(max(SHOWN_AT / max(high, SHOWN_AT / MOST_GAIN), 1.0), MOST_GAIN)
+
+
+def _balanced(samples: UInt16[np.ndarray, "h w c"], neutral: tuple[float, ...]) -> Float32[np.ndarray, "n c"]:
+    """Return the means of small squares, in which noise is no colour, as white-balanced light, 1 being white."""
+    side = min(_SQUARE, *samples.shape[:2])
+    height, width = (length // side for length in samples.shape[:2])
+    bands = (samples[y * side : (y + 1) * side, : width * side] for y in range(height))
+    means = np.concatenate([band.reshape(side, width, side, -1).mean(axis=(0, 2), dtype=np.float32) for band in bands])
+    return (means - np.float32(BLACK)) / (np.asarray(neutral, np.float32) * np.float32(WHITE - BLACK))
+
+
+def _wide_enough(matrix: Float64[np.ndarray, "c c"], light: Float32[np.ndarray, "n c"]) -> Matrix:
+    """Return a matrix between one and none, as near to it as leaves nearly no light negative."""
+    none = np.eye(len(matrix))
+    for share in np.linspace(1, 0, _STEPS, endpoint=False):
+        chosen = share * matrix + (1 - share) * none
+        shown = light @ chosen.T.astype(np.float32)
+        if (shown.min(axis=1) < _NEGATIVE).mean() <= _MOST_NEGATIVE:
+            return tuple(map(tuple, chosen.tolist()))
+    return tuple(map(tuple, none.tolist()))

@@ -47,7 +47,7 @@ def read_metadata(data: bytes, report: Report, *, shown_in: ColourSpace | None =
     found = _NOTHING
     with suppress(InputError, struct.error):  # a developed photo is worth having without a damaged block
         found = _read(data)
-    reported = _from_report(data, report)
+    reported = _from_report(data, report, shown=shown_in is not None)
     described = _completed(found.described, reported) if found.described else reported
     xmp = found.xmp
     if shown_in is not None:
@@ -171,7 +171,7 @@ def _minolta_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + size
 
 
-def _from_report(data: bytes, report: Report) -> Description:
+def _from_report(data: bytes, report: Report, *, shown: bool) -> Description:
     """Describe a photo by what LibRaw found out, and by the camera's name where a CRW file says it."""
     make, model = _make_and_model(data)
     if not (make or report.timestamp or report.iso or report.exposure_seconds):
@@ -184,7 +184,7 @@ def _from_report(data: bytes, report: Report) -> Description:
         Entry(36864, 7, 4, b"0232"),  # the version of EXIF that these tags follow
         _text(36867, report.timestamp),
         _rational(37386, report.focal_length_mm),
-        exif.short(exif.COLOUR_SPACE, 1, "<"),
+        exif.short(exif.COLOUR_SPACE, 1, "<") if shown else None,
     )
     return Description(
         "<",

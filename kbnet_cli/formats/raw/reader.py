@@ -61,12 +61,18 @@ def decode(data: bytes, *, max_megapixels: float | None = None, development: Dev
     _check(data)
     report, samples = _ask(data, Wishes(wanted, max_megapixels))
     linear = report.camera is not None
-    how = "in the sensor's own colours" if linear else "with the curve of sRGB"
-    notes = [f"developed by LibRaw to {report.width}×{report.height} pixels {how}"]
+    size = f"{report.width}×{report.height} pixels"
+    notes = [
+        f"{size} in the sensor's own colours, from LibRaw"
+        if linear
+        else f"developed by LibRaw to {size} with the curve of sRGB"
+    ]
     if report.pixel_aspect != 1.0:
         notes.append(
             f"the sensor's pixels are {report.pixel_aspect:.2f} times as wide as high: LibRaw made them square"
         )
+    if linear and wanted.of_developed:
+        notes.append(f"{', '.join(wanted.of_developed)} left aside: a raw developer chooses that")
     grey = report.channels == 1
     shown_in = None if linear else wanted.colour_space
     photo = Photo(
@@ -101,7 +107,7 @@ def _camera_name(block: bytes | None) -> tuple[str, str]:
 
 
 def _ask(data: bytes, wishes: Wishes) -> tuple[Report, UInt16[np.ndarray, "h w c"]]:
-    command = [sys.executable, "-m", "kbnet_cli.formats.raw.develop", wishes.to_json()]
+    command = [sys.executable, "-P", "-m", "kbnet_cli.formats.raw.develop", wishes.to_json()]
     # The other process shall find the same packages, however this one came to them.
     # Cameras write local time and LibRaw takes it for that of the machine: in UTC it comes out as it went in.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TZ": "UTC"}
@@ -144,7 +150,10 @@ def _hear(process: "subprocess.Popen[bytes]", data: bytes) -> tuple[Report | Non
     line = stdout.readline()
     if not line.endswith(b"\n"):
         return None, None
-    report = Report.from_json(line)
+    try:
+        report = Report.from_json(line)
+    except ValueError:
+        return None, None
     if report.error:
         return report, None
     samples = np.empty((report.height, report.width, report.channels), np.uint16)
@@ -160,11 +169,21 @@ def _hear(process: "subprocess.Popen[bytes]", data: bytes) -> tuple[Report | Non
 def _metadata(data: bytes, report: Report, shown_in: ColourSpace | None) -> Metadata:
     found = read_metadata(data, report, shown_in=shown_in)
     block = found.exif
-    turned = _ORIENTATIONS.get(report.flip, 1)
-    if turned != exif.orientation(block):
+    # LibRaw makes a quarter turn of a number that is none.
+    turned = _ORIENTATIONS.get(report.flip, 1) if _is_valid(block) else 1
+    if turned != exif.orientation(block) or not _is_valid(block):
         block = exif.with_orientation(block, turned)
     icc = None if shown_in is None else raw_profile.profile(shown_in, grey=report.channels == 1)
     return Metadata(exif=block, xmp=found.xmp, iptc=found.iptc, icc=icc)
+
+
+def _is_valid(block: bytes | None) -> bool:
+    """Tell whether what a block says of the orientation can be meant; True where it says nothing."""
+    if block is None:
+        return True
+    said = exif.read(block)
+    entry = next((entry for entry in said.image if entry.tag == exif.ORIENTATION), None)
+    return entry is None or any(1 <= number <= 8 for number in entry.integers(said.order)[:1])
 
 
 def _check(data: bytes) -> None:
