@@ -95,7 +95,7 @@ def test_metadata_that_has_no_place_is_told() -> None:
 
 
 def test_a_depth_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="expected one of 8, 16"):
+    with pytest.raises(UnsupportedError, match="expected 8 or 16"):
         codec.encode(Photo(picture(), "rgb", 8), "png", depth=12)
 
 
