@@ -75,8 +75,8 @@ def test_dark_photos_are_shown_brighter_to_the_network_within_limits(level: floa
 
 
 def test_a_lamp_does_not_set_the_gain() -> None:
-    samples = np.full((100, 100, 3), BLACK + SPAN // 5, np.uint16)
-    samples[:5, :5] = WHITE
+    samples = np.full((400, 400, 3), BLACK + SPAN // 5, np.uint16)
+    samples[:20, :20] = WHITE
     levels = raw_linear.levels_for(samples, (1.0, 1.0, 1.0))
     assert levels.white[0] == pytest.approx(BLACK + SPAN / 4, rel=1e-3)
 
