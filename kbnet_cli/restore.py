@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Bool, Float32, Shaped
 
 from kbnet_cli import noise_level, tiles
 from kbnet_cli.colour import add_display, scale_of, to_display, transfer_of
@@ -84,9 +84,24 @@ def restore(
 
 
 def _keep_clipped(photo: Photo, restored: Shaped[np.ndarray, "h w c"]) -> None:
-    """Put back samples at which a sensor is full: what reconstructs highlights has to find them so."""
-    if photo.camera is not None:
-        np.copyto(restored, photo.pixels, where=photo.pixels >= photo.camera.white - ROUNDING)
+    """Put back samples at which a sensor is full: what reconstructs highlights has to find them so.
+
+    One that is full by itself, without neighbours above or below and beside it, is a hot pixel and no highlight.
+    """
+    if photo.camera is None:
+        return
+    full = photo.pixels >= photo.camera.white - ROUNDING
+    if full.any():
+        np.copyto(restored, photo.pixels, where=full & _has_neighbour(full, 0) & _has_neighbour(full, 1))
+
+
+def _has_neighbour(full: Bool[np.ndarray, "h w c"], axis: int) -> Bool[np.ndarray, "h w c"]:
+    """Tell of each sample whether the one before or behind it along an axis is set."""
+    along = np.moveaxis(full, axis, 0)
+    found = np.zeros_like(along)
+    found[1:] = along[:-1]
+    found[:-1] |= along[1:]
+    return np.moveaxis(found, 0, axis)
 
 
 def _quieter(before: Photo, after: Photo, camera: CameraColour, settings: Restoration) -> CameraColour:

@@ -178,7 +178,7 @@ def test_a_full_sensor_stays_full_and_what_is_beyond_white_changes_less_and_less
     generator = np.random.default_rng(8)
     pixels = np.clip(generator.normal(20_000, 2_000, (48, 48, 3)), 0, 65535).astype(np.uint16)
     pixels[10:30, 10:30] = 61440
-    pixels[0, 0] = 65535
+    pixels[0:2, 0:2] = 65535
     levels = Levels(black=(4096.0,) * 3, white=(30_000.0,) * 3)
     camera = CameraColour("", "", black=4096.0, white=61440.0, neutral=(1.0, 1.0, 1.0))
     photo = Photo(pixels, "rgb", 16, linear=True, levels=levels, camera=camera)
@@ -192,3 +192,14 @@ def test_a_full_sensor_stays_full_and_what_is_beyond_white_changes_less_and_less
     changed = add_display(light.astype(np.uint16), np.full((1, 4, 3), 0.01, np.float32), scale, transfer="linear")
     difference = changed.astype(int) - light.astype(np.uint16)
     assert difference[0, 1, 0] > difference[0, 2, 0] > 0 == difference[0, 3, 0]
+
+
+def test_a_hot_pixel_is_no_highlight(changing: Engine) -> None:
+    pixels = np.full((40, 40, 3), 20_000, np.uint16)
+    pixels[20, 20, 1] = pixels[5, 5:9, 0] = 61440
+    camera = CameraColour("", "", black=4096.0, white=61440.0, neutral=(1.0, 1.0, 1.0))
+    levels = Levels(black=(4096.0,) * 3, white=(61_440.0,) * 3)
+    photo = Photo(pixels, "rgb", 16, linear=True, levels=levels, camera=camera)
+    after = restore(photo, changing, SETTINGS).pixels
+    assert after[20, 20, 1] != 61440
+    assert (after[5, 5:9, 0] != 61440).all(), "a row of a few is one too"
