@@ -11,10 +11,7 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -61,60 +58,6 @@ def note(text: str) -> None:
 def one_line(text: str) -> str:
     """Show what would break a line or move the cursor, in a file's name say, as a terminal-safe escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-class Speed(ProgressColumn):
-    """Megapixels a second over the tiles done so far."""
-
-    def render(self, task: Task) -> Text:
-        """Return the speed, or nothing until the first tile is done."""
-        megapixels = task.fields.get("megapixels", 0.0)
-        if not task.completed or not task.total or not task.elapsed:
-            return Text("")
-        return Text(f"{megapixels * task.completed / task.total / task.elapsed:.2f} MP/s")
-
-
-class Reporter:
-    """Show one bar a photo: tiles done, megapixels a second, time left. Silent where stderr is no terminal."""
-
-    def __init__(self, progress: Progress | None, photos: int) -> None:
-        self._progress = progress
-        self._photos = photos
-        self._number = 0
-
-    def photo(self, name: str, megapixels: float) -> Callable[[int, int], None] | None:
-        """Begin the bar of a photo and return what its tiles are told to."""
-        self._number += 1
-        progress = self._progress
-        if progress is None:
-            return None
-        for task in progress.task_ids:
-            progress.remove_task(task)
-        count = f"[{self._number}/{self._photos}] " if self._photos > 1 else ""
-        task = progress.add_task(count + one_line(name), total=None, megapixels=megapixels)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        return advance
-
-
-@contextlib.contextmanager
-def reporting(photos: int, *, quiet: bool) -> Iterator[Reporter]:
-    """Show progress while the block runs."""
-    if quiet or not sys.stderr.isatty():
-        yield Reporter(None, photos)
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tiles"),
-        Speed(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr, transient=True) as progress:
-        yield Reporter(progress, photos)
 
 
 @contextlib.contextmanager

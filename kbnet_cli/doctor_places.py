@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 
 from kbnet_cli.findings import Look, first_line
-from kbnet_cli.settings import BY_VARIABLE, CONFIG_VARIABLE, Places, Survey
+from kbnet_cli.settings import BY_VARIABLE, CONFIG_VARIABLE, TOLD_VARIABLES, Places, Survey
 
 TIMEOUT_SECONDS = 5.0
 """For the Hub to be connected to, and for it to answer."""
 DEADLINE_SECONDS = 7.0
 """For both together, and for the search of its address, which no time-out of a connection counts."""
-OTHER_VARIABLES = (CONFIG_VARIABLE, "KBNET_REQUIRE_EXTENSION")
+OTHER_VARIABLES = (CONFIG_VARIABLE, "KBNET_REQUIRE_EXTENSION", *TOLD_VARIABLES)
 WEIGHTS = (".safetensors", ".pth")
 
 

@@ -1,5 +1,6 @@
 """Weights of several fixed noise levels as one: a level in between is a blend of the two nearest answers."""
 
+import threading
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from jaxtyping import Float32
 from kbnet_cli import catalogue
 from kbnet_cli.catalogue import Entry
 from kbnet_cli.engine import Engine
+from kbnet_cli.journal import Used
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Blend:
         if self.whole:
             return self.parts[0].engine.checkpoint.name
         return " + ".join(f"{part.share:.2g} {part.engine.checkpoint.name}" for part in self.parts)
+
+    @property
+    def used(self) -> tuple[Used, ...]:
+        """The weights, as journals name them."""
+        return tuple(Used(part.engine.checkpoint.name, part.engine.checkpoint.sha256) for part in self.parts)
 
     @property
     def whole(self) -> bool:
@@ -112,6 +119,7 @@ class Levels:
         self.entries = {level(entry): entry for entry in entries}
         self._load = load
         self._engines: dict[float, Engine] = {}
+        self._lock = threading.Lock()
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -132,7 +140,13 @@ class Levels:
         lowest = self.levels[:2]
         return Blend(tuple(Part(self._engine(at), 1 / len(lowest)) for at in lowest))
 
+    def unchanged(self, used: Used) -> bool:
+        """Tell whether weights that once answered a photo are still those of that name."""
+        at = next((at for at, entry in self.entries.items() if entry.name == used.name), None)
+        return at is not None and self._engine(at).checkpoint.sha256 == used.sha256
+
     def _engine(self, at: float) -> Engine:
-        if at not in self._engines:
-            self._engines[at] = self._load(self.entries[at].name)
-        return self._engines[at]
+        with self._lock:  # photos are restored side by side
+            if at not in self._engines:
+                self._engines[at] = self._load(self.entries[at].name)
+            return self._engines[at]

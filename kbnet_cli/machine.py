@@ -79,6 +79,12 @@ def _forget_peak() -> bool:
         return False
 
 
+def held_bytes() -> int:
+    """Return about what this process holds now; its peak where the system does not tell, 0 where not even that."""
+    now = _kilobytes(OWN_FACTS, "VmRSS") if OWN_FACTS.is_file() else None
+    return now or peak_of_all_time() or 0
+
+
 def peak_of_all_time() -> int | None:
     """Return the most bytes this process ever held, or None where the system does not tell."""
     if sys.platform == "win32":

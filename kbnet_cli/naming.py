@@ -1,6 +1,9 @@
 """The names of files: templates such as `{stem}_{done}.{ext}` for outputs, and the order of names."""
 
+import os
+import re
 import string
+import unicodedata
 from collections.abc import Iterator
 
 from kbnet_cli.errors import UsageError
@@ -13,6 +16,8 @@ FIELDS = ("stem", "done", "ext")
 LONGEST_BYTES = 255
 """What a name may take on the usual file systems."""
 _END = ".{ext}"
+# In any script, and of no more digits than int() always takes.
+_NUMBER = re.compile(r"(\d{1,600})")
 
 
 def check(template: str) -> None:
@@ -77,19 +82,16 @@ def name(template: str, *, stem: str, done: str, extension: str) -> str:
     return found
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Order names as people count: IMG_2 before IMG_10."""
-    key: list[tuple[int, int, str]] = []
-    digits, text = "", ""
-    for character in f"{name.casefold()}\0":
-        if character.isdecimal():
-            if text:
-                key.append((1, 0, text))
-                text = ""
-            digits += character
-        else:
-            if digits:
-                key.append((0, int(digits), ""))
-                digits = ""
-            text += character
-    return [*key, (1, 0, text)]
+def natural_key(name: str) -> tuple[list[str | int], list[str | int], str]:
+    """Order names as people count: IMG_2 before IMG_10, and IMG_2.cr2 and IMG_2.jpg before IMG_2-1.jpg.
+
+    Upper and lower case, and how accents are written (NFC, NFD), do not count, and Ä comes after A. The order is total:
+    names that are the same but for that are in the order of their characters.
+    """
+    stem, extension = os.path.splitext(unicodedata.normalize("NFD", name).casefold())  # noqa: PTH122, a name, no path
+    return _counted(stem), _counted(extension), name
+
+
+def _counted(text: str) -> list[str | int]:
+    """Return text, number, text, and so on; texts may be empty, so that numbers meet numbers."""
+    return [int(part) if at % 2 else part for at, part in enumerate(_NUMBER.split(text))]

@@ -20,8 +20,8 @@ SIDE = 7
 """Patches that are drawn are this wide and high."""
 SIDE_OF_COLOUR = 5
 """And this much of them is taken where three channels go together: their patches are long enough."""
-PATCHES = 30_000
-"""More are not drawn, however large the picture is: they tell the noise to about 1 %."""
+PATCHES = 15_000
+"""More are not drawn, however large the picture is: they tell the noise to about 1.5 %."""
 FEWEST = 200
 """Pictures with fewer are too small, 20 × 20 pixels are enough."""
 CLIPPED = 0.05

@@ -53,13 +53,15 @@ def restore(
     network: Network,
     settings: Restoration,
     *,
+    lanes: tiles.Lanes | None = None,
     progress: Progress | None = None,
 ) -> Photo:
     """Return the photo with the network's residual added, in its own type, depth and colour space.
 
     The answer is `in + strength · (network(limit(in)) - limit(in))` on display-encoded values. Strength 0 goes past
     colour and network and is the input to the bit. Linear photos keep their local means (`local_means`). Alpha and
-    metadata are carried over untouched. `progress` is told (tiles done, tiles in all).
+    metadata are carried over untouched. `lanes` answer several tiles at once; without them the caller answers one after
+    the other. `progress` is told (tiles done, tiles in all).
     """
     if settings.strength == 0:
         return photo
@@ -73,6 +75,7 @@ def restore(
             read=partial(_read, photo, group, transfer),
             answer=network.residual,
             write=partial(_write, photo, group, transfer, settings.strength, restored),
+            lanes=lanes,
             progress=progress and partial(_report, progress, number, len(groups)),
         )
     _keep_clipped(photo, restored)
@@ -130,8 +133,19 @@ def _transfer(photo: Photo, settings: Restoration) -> Transfer:
 def _read(
     photo: Photo, group: Group, transfer: Transfer, rows: tiles.Indices, columns: tiles.Indices
 ) -> Float32[np.ndarray, "h w 3"] | Float32[np.ndarray, "h w 1"]:
-    samples = photo.pixels[np.ix_(rows, columns, np.array(group))]
+    inside = _span(rows), _span(columns)
+    # Tiles that reach over the border are gathered; of all others a view will do.
+    samples = photo.pixels[np.ix_(rows, columns) if None in inside else inside]
+    if group != tuple(range(samples.shape[2])):
+        samples = samples[:, :, group]
     return to_display(samples, scale_of(photo, group), transfer=transfer)
+
+
+def _span(indices: tiles.Indices) -> slice | None:
+    """Return indices that follow each other as a slice; None for others."""
+    first, last = int(indices[0]), int(indices[-1])
+    straight = last - first == len(indices) - 1 and bool((np.diff(indices) == 1).all())
+    return slice(first, last + 1) if straight else None
 
 
 def _write(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from kbnet_cli.engine import Choice
 from kbnet_cli.errors import PhotoError
+from kbnet_cli.journal import Used
 from kbnet_cli.levels import Blend, Levels
 from kbnet_cli.photo import Photo
 from kbnet_cli.restore import Restoration, noise_of
@@ -62,6 +63,16 @@ class Selection:
         return (
             "no white noise found" if sigma < FAINT else f"noise of about {sigma:.{1 if sigma < 10 else 0}f} (in 1/255)"
         )
+
+    @property
+    def used(self) -> tuple[Used, ...]:
+        """The weights that any photo is answered with; of a family none, since it is each photo's own that count."""
+        return self.source.used if isinstance(self.source, Blend) else ()
+
+    def unchanged(self, used: tuple[Used, ...]) -> bool:
+        """Tell whether weights that once answered a photo are still the same."""
+        source = self.source
+        return used in ((), source.used) if isinstance(source, Blend) else all(map(source.unchanged, used))
 
     def usual(self) -> Blend:
         """Return what answers a photo of which nothing is known; of a family a blend, which takes longest."""

@@ -21,6 +21,19 @@ from kbnet_cli.errors import DeviceError, KBNetError, SettingsError, UsageError
 
 CONFIG_VARIABLE = "KBNET_CONFIG"
 """Names another config file than the usual one."""
+TOLD_VARIABLES = (
+    "KBNET_STATUS",
+    "KBNET_DONE",
+    "KBNET_KEPT",
+    "KBNET_SKIPPED",
+    "KBNET_FAILED",
+    "KBNET_LEFT",
+    "KBNET_SECONDS",
+    "KBNET_MEGAPIXELS",
+    "KBNET_STOPPED",
+    "KBNET_OUTPUT",
+)
+"""What a command of `--then` finds in its environment: no settings."""
 PRECISIONS = ("auto", "fp32", "bf16")
 
 

@@ -1,8 +1,11 @@
 """Pure geometry: how a picture of any size becomes tiles of a legal size, and tiles a picture without a seam."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -14,6 +17,17 @@ Indices = Int[np.ndarray, "_"]
 Read = Callable[[Indices, Indices], Float32[np.ndarray, "h w c"]]
 Answer = Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b h w c"]]
 Write = Callable[[int, Float32[np.ndarray, "h w c"]], None]
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Where several tiles are answered at once; for several pictures at the same time, in the order of asking."""
+
+    pool: Executor
+    count: int
+    """How many at once."""
+    shared: bool = False
+    """Whether there are several pictures at a time. Otherwise one that fits a tile is better answered by the caller."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,7 @@ def run(
     answer: Answer,
     write: Write,
     batch: int = 1,
+    lanes: Lanes | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Send a picture through `answer` tile by tile and blend what comes back.
@@ -120,6 +135,7 @@ def run(
         answer: maps up to `batch` tiles (batch, height, width, channels) to as many of the same shape.
         write: takes finished rows, as (first row, values); called from top to bottom, each row once.
         batch: how many tiles of one row of tiles go to `answer` at once.
+        lanes: where `read` and `answer` are called; None: by the caller, one after the other.
         progress: told (tiles done, tiles in all) after each batch.
 
     At any time only one row of tiles is held, whatever the height of the picture.
@@ -129,18 +145,27 @@ def run(
     right = columns.starts[-1] + columns.tile
     strip: Float32[np.ndarray, "h w c"] | None = None
     done = 0
+
+    def asked(k: int, chosen: range) -> Float32[np.ndarray, "b h w c"]:
+        indices = rows.indices(rows.starts[k])
+        return answer(np.stack([read(indices, columns.indices(columns.starts[j])) for j in chosen]))
+
+    edges = range(0, len(columns.starts), batch)
+    groups = [range(first, min(first + batch, len(columns.starts))) for first in edges]
+    answered = _in_order(
+        asked, product(range(len(rows.starts)), groups), lanes if layout.tiles > 1 or (lanes and lanes.shared) else None
+    )
     for k, top in enumerate(rows.starts):
-        row_indices = rows.indices(top)
-        for first in range(0, len(columns.starts), batch):
-            chosen = range(first, min(first + batch, len(columns.starts)))
-            tiles = np.stack([read(row_indices, columns.indices(columns.starts[j])) for j in chosen])
-            answers = answer(tiles)
+        for chosen in groups:
+            answers = next(answered)
             if strip is None:
-                strip = np.zeros((rows.tile, right - left, tiles.shape[-1]), dtype=np.float32)
+                strip = np.zeros((rows.tile, right - left, answers.shape[-1]), dtype=np.float32)
             for j, values in zip(chosen, answers, strict=True):
                 offset = columns.starts[j] - left
-                weight = rows.weights[k][:, None, None] * columns.weights[j][None, :, None]
-                strip[:, offset : offset + columns.tile] += values * weight
+                # Flat, since numpy is slow where the last axis is short.
+                weight = rows.weights[k][:, None] * np.repeat(columns.weights[j], values.shape[2])
+                weighted = values.reshape(rows.tile, -1) * weight
+                strip[:, offset : offset + columns.tile] += weighted.reshape(values.shape)
             done += len(chosen)
             if progress is not None:
                 progress(done, layout.tiles)
@@ -152,3 +177,25 @@ def run(
         # What is left begins the next row of tiles.
         strip[: rows.tile - finished] = strip[finished:].copy()
         strip[rows.tile - finished :] = 0
+
+
+def _in_order(
+    work: Callable[[int, range], Float32[np.ndarray, "b h w c"]],
+    parts: Iterable[tuple[int, range]],
+    lanes: Lanes | None,
+) -> Iterator[Float32[np.ndarray, "b h w c"]]:
+    """Give what `work` makes of each part, in their order, while the lanes are at the next ones."""
+    if lanes is None:
+        yield from (work(*part) for part in parts)
+        return
+    waiting: deque[Future[Float32[np.ndarray, "b h w c"]]] = deque()
+    try:
+        for part in parts:
+            waiting.append(lanes.pool.submit(work, *part))
+            if len(waiting) >= 2 * lanes.count:  # some answers may wait for their turn to be blended
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -2,13 +2,13 @@
 
 import sys
 
-from kbnet_cli import console
+from kbnet_cli import console, progress
 from kbnet_cli.evaluate.collection import Collection
 from kbnet_cli.evaluate.restoring import tiled, whole
 from kbnet_cli.evaluate.score import Evaluation, Score
 from kbnet_cli.evaluate.scoring import scores
 from kbnet_cli.evaluate.trial import Trial
-from kbnet_cli.session import Voice, Wishes, prepare
+from kbnet_cli.preparing import Voice, Wishes, prepare
 
 
 def evaluate(collection: Collection, trials: tuple[Trial, ...], wishes: Wishes, voice: Voice) -> None:
@@ -24,13 +24,13 @@ def evaluate(collection: Collection, trials: tuple[Trial, ...], wishes: Wishes, 
         console.note("each picture goes whole, as in papers; --tile cuts it as photos are cut")
     found: list[Evaluation] = []
     try:
-        with console.reporting(len(trials), quiet=voice.quiet) as reporter:
-            for trial in trials:
-                progress = reporter.photo(trial.title, 0.0) or (lambda _done, _total: None)
+        with progress.stepping(quiet=voice.quiet, unit="pictures") as begin:
+            for number, trial in enumerate(trials, 1):
+                advance = begin(f"[{number}/{len(trials)}] {trial.title}" if len(trials) > 1 else trial.title)
                 done: list[Score] = []
                 for score in scores(restored, samples, trial):
                     done.append(score)
-                    progress(len(done), len(samples))
+                    advance(len(done), len(samples))
                     if voice.json:
                         _write(score.as_json())
                 found.append(Evaluation(trial, tuple(done)))

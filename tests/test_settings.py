@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kbnet_cli import cli, session, trials
+from kbnet_cli import cli, preparing, trials
 from kbnet_cli.catalogue import TASKS
 from kbnet_cli.cli import settling
 from kbnet_cli.cli.options import HubRepo, WeightsFolder
@@ -348,7 +348,7 @@ def test_evaluate_and_bench_go_by_the_settings(
     monkeypatch.setenv("KBNET_DEVICE", "cpu")
     measured = json.loads(kbnet("bench", "--size", "64", "--rounds", "1", "--json").stdout)
     assert (measured["weights"], measured["precision"], measured["device"]) == ("identity", "fp32", "cpu")
-    taken: list[session.Wishes] = []
+    taken: list[preparing.Wishes] = []
     monkeypatch.setattr(trials, "evaluate", lambda _collection, _trials, wishes, _voice: taken.append(wishes))
     assert kbnet("evaluate", tmp_path).code == 0
     (wishes,) = taken

@@ -4,7 +4,6 @@ Whatever is slow to import is imported inside the command that needs it, so that
 """
 
 import errno
-import io
 import logging
 import os
 import signal
@@ -15,16 +14,19 @@ from typing import Annotated
 import typer
 
 from kbnet_cli import __version__
-from kbnet_cli.cli import weights
+from kbnet_cli.cli import shells, standard_files, weights
 from kbnet_cli.cli.evaluating import evaluate
+from kbnet_cli.cli.helping import help_
 from kbnet_cli.cli.restoring import DEBLUR, DEJPEG, DENOISE, DERAIN, verb
 from kbnet_cli.cli.settling import Context, configure
+from kbnet_cli.cli.status import status as tell_status
 from kbnet_cli.cli.tools import bench, doctor
 from kbnet_cli.cli.training import train
+from kbnet_cli.stopping import Ended
 
 app = typer.Typer(
     name="kbnet",
-    add_completion=True,
+    add_completion=False,  # shells.py has its own
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -38,12 +40,20 @@ app.command("evaluate")(evaluate)
 app.command("bench")(bench)
 app.command("doctor")(doctor)
 app.command("train")(train)
+app.command("status")(tell_status)
 app.add_typer(weights.app)
+app.command("help")(help_)
 
 
 def _show_version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"kbnet {__version__}")
+        raise typer.Exit
+
+
+def _show_completion(shell: shells.Shell | None) -> None:
+    if shell:
+        typer.echo(shells.show(shell), nl=False)
         raise typer.Exit
 
 
@@ -54,6 +64,14 @@ def kbnet(
         bool | None,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = None,
+    show_completion: Annotated[
+        shells.Shell | None,
+        typer.Option(
+            callback=_show_completion,
+            is_eager=True,
+            help="Show the script that makes a shell complete: see kbnet help completion.",
+        ),
+    ] = None,
 ) -> None:
     """Take noise, rain, blur and JPEG marks out of photographs on your own computer, and nothing else.
 
@@ -63,12 +81,8 @@ def kbnet(
     configure(context)
 
 
-class Terminated(BaseException):
-    """The program was asked to end (SIGTERM)."""
-
-
 def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
+    raise Ended(143)
 
 
 _NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -82,6 +96,11 @@ def _run() -> None:
     try:
         try:
             app()
+        except SystemExit as ended:
+            # typer takes each broken pipe for standard output's, and says nothing: this one is another's.
+            if isinstance(ended.__context__, BrokenPipeError):
+                raise ended.__context__ from None
+            raise
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -95,20 +114,28 @@ def _run() -> None:
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; quietly with 141 where nobody reads what it writes any more."""
+    standard_files.prepare()
+    try:
+        _main()
+    except standard_files.Unread:
+        standard_files.silence()
+        sys.exit(standard_files.NOT_READ)
+
+
+def _main() -> None:
+    if shells.VARIABLE in os.environ:
+        shells.answer(typer.main.get_command(app))
+        return
     from kbnet_cli.errors import KBNetError
 
     # imagecodecs logs a warning for every interlaced PNG; what a user should know comes as a note of the photo.
     logging.getLogger("imagecodecs").setLevel(logging.ERROR)
     # What huggingface_hub warns of while it tries again, we tell when it is of no avail.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    # numpy is asked for small things only, beside the network: threads of its own would be in the way there.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, _terminate)
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the caller: no file of ours may come to stand in its place
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot show is shown as its number
-            stream.reconfigure(errors="backslashreplace")
     try:
         _run()
     except KBNetError as problem:
@@ -118,5 +145,8 @@ def main() -> None:
         sys.exit(problem.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Terminated:
-        sys.exit(143)
+    except Ended as ended:
+        # Without waiting for what threads are still at: nobody wants it any more.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.exit_code)

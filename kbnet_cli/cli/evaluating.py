@@ -89,7 +89,7 @@ def evaluate(
     from kbnet_cli import console, trials
     from kbnet_cli.evaluate.collection import Collection
     from kbnet_cli.evaluate.trial import Trial
-    from kbnet_cli.session import Voice, Wishes
+    from kbnet_cli.preparing import Voice, Wishes
 
     collection = Collection(folder, clean, match)
     if sum((bool(sigma), bool(jpeg), bool(defocus), collection.paired)) > 1:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT", help="Photos, folders with -r, or - for standard input.")
+    list[Path] | None,
+    typer.Argument(metavar="INPUT", help="Photos, 'patterns/**/*.jpg', folders with -r, or - for standard input."),
 ]
 Output = Annotated[
     str | None,
@@ -146,6 +147,88 @@ MaxMegapixels = Annotated[
         min=0.000001,
         help="Refuse larger photos. Without it only decompression bombs are refused: over 100 megapixels "
         "with more than 1,000 pixels a byte.",
+    ),
+]
+_FILES = "Which photos"
+_JOB = "Long jobs"
+FromList = Annotated[
+    Path | None,
+    typer.Option(
+        "--from-list",
+        metavar="FILE",
+        rich_help_panel=_FILES,
+        help="Take names from a file, or from standard input (-): one a line, or separated by NUL as by find -print0.",
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        rich_help_panel=_FILES,
+        help="Only photos whose name, or path below the folder, matches: '*.jpg', '2024/**'. May be given many times.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        rich_help_panel=_FILES,
+        help="Leave out photos or folders that match; goes before --include.",
+    ),
+]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream",
+        rich_help_panel=_FILES,
+        help="Standard input holds many pictures, one behind the other: PPM, PNG or JPEG, as ffmpeg's image2pipe.",
+    ),
+]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch", rich_help_panel=_FILES, help="Take the photos of a folder as they arrive, until Ctrl-C; needs -o."
+    ),
+]
+Sidecars = Annotated[
+    bool,
+    typer.Option(
+        "--sidecars", rich_help_panel=_FILES, help="Copy .xmp files beside photos to their outputs, under their names."
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        rich_help_panel=_JOB,
+        help="Go on where an earlier run stopped: do what is missing, failed, or has other inputs or settings.",
+    ),
+]
+Jobs = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|N",
+        rich_help_panel=_JOB,
+        help="Photos in hand at once: two in the network, the others read or written. auto: by the cores.",
+    ),
+]
+MemoryOption = Annotated[
+    str,
+    typer.Option(
+        "--memory",
+        metavar="auto|SIZE",
+        rich_help_panel=_JOB,
+        help="What the program may hold, as 4G or 800M: fewer photos and tiles at once. auto: half of what is free. "
+        "A photo that needs more goes alone.",
+    ),
+]
+Then = Annotated[
+    str | None,
+    typer.Option(
+        "--then",
+        metavar="CMD",
+        rich_help_panel=_JOB,
+        help="Run a command of the shell at the end; it finds $KBNET_STATUS, $KBNET_DONE, $KBNET_FAILED and others.",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]

@@ -1,8 +1,9 @@
 """The restoring verbs: denoise, derain, deblur, dejpeg."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,12 +15,17 @@ from kbnet_cli.cli.options import (
     Depth,
     Device,
     DryRun,
+    Exclude,
     FormatOption,
+    FromList,
     HighlightsOption,
     HubRepo,
+    Include,
     Inputs,
+    Jobs,
     Json,
     MaxMegapixels,
+    MemoryOption,
     NameTemplate,
     NoProvenance,
     Output,
@@ -30,19 +36,28 @@ from kbnet_cli.cli.options import (
     Quiet,
     RawModeOption,
     Recursive,
+    Resume,
+    Sidecars,
     Sigma,
     SkipExisting,
+    Stream,
     Strength,
     Strip,
+    Then,
     Tile,
     TransferOption,
     Verbose,
+    Watch,
     WeightsFolder,
     WhiteBalanceOption,
     weights_option,
 )
 from kbnet_cli.cli.settling import Context, settled
 
+if TYPE_CHECKING:
+    from kbnet_cli.batch import Existing
+
+MOST_JOBS = 256
 DONE = {"denoise": "denoised", "derain": "derained", "deblur": "deblurred", "dejpeg": "dejpegged"}
 
 DENOISE = """Take noise out of photos.
@@ -96,10 +111,16 @@ def verb(task: Task) -> Callable[..., None]:
 
     def command(
         context: Context,
-        inputs: Inputs,
+        inputs: Inputs = None,
         output: Output = None,
         name_template: NameTemplate = None,
         recursive: Recursive = False,
+        from_list: FromList = None,
+        include: Include = None,
+        exclude: Exclude = None,
+        stream: Stream = False,
+        watch: Watch = False,
+        sidecars: Sidecars = False,
         weights: Annotated[str | None, weights_option(task)] = None,
         sigma: Sigma = "auto",
         strength: Strength = 1.0,
@@ -124,28 +145,42 @@ def verb(task: Task) -> Callable[..., None]:
         strip: Strip = False,
         overwrite: Overwrite = False,
         skip_existing: SkipExisting = False,
+        resume: Resume = False,
+        jobs: Jobs = "auto",
+        memory: MemoryOption = "auto",
+        then: Then = None,
         dry_run: DryRun = False,
         json: Json = False,
         quiet: Quiet = False,
         verbose: Verbose = False,
     ) -> None:
         from kbnet_cli import console, session
-        from kbnet_cli.batch import Order
+        from kbnet_cli.batch import STANDARD, Order
         from kbnet_cli.formats.development import Development
+        from kbnet_cli.pacing import Means
+        from kbnet_cli.preparing import Voice, Wishes
 
-        if overwrite and skip_existing:
-            raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
         if output == "-" and json:
             raise typer.BadParameter("-o - and --json would both write to standard output")
+        if not inputs and from_list is None:
+            raise typer.BadParameter("no photos: expected INPUT, or --from-list FILE")
+        if stream and (inputs != [STANDARD] or from_list is not None or watch):
+            raise typer.BadParameter("--stream reads standard input and nothing else: expected the one input -")
         settings = settled(context)
         order = Order(
-            inputs=tuple(inputs),
+            inputs=tuple(inputs or ()),
             done=DONE[task],
             name=settings.name,
             output=None if output is None else Path(output),
             output_is_folder=output is not None and output.endswith(("/", "\\")),
             recursive=recursive,
-            existing="overwrite" if overwrite else "skip" if skip_existing else "error",
+            list_file=from_list,
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            stream=stream,
+            watch=watch,
+            sidecars=sidecars,
+            existing=_existing(overwrite=overwrite, skip=skip_existing, resume=resume, watch=watch),
             format=format_,
             depth=None if depth == "auto" else int(depth.removesuffix("f")),
             quality=quality,
@@ -159,7 +194,7 @@ def verb(task: Task) -> Callable[..., None]:
                 colour_space=colour_space,
             ),
         )
-        wishes = session.Wishes(
+        wishes = Wishes(
             task=task,
             weights=settings.weights,
             sigma=_number("--sigma", sigma),
@@ -173,11 +208,12 @@ def verb(task: Task) -> Callable[..., None]:
             provenance=not no_provenance,
             strip=strip,
         )
-        voice = session.Voice(json=json, quiet=quiet, verbose=verbose)
+        voice = Voice(json=json, quiet=quiet, verbose=verbose)
         if verbose:
             for line in settings.notes:
                 console.note(line)
-        raise typer.Exit(session.run(order, wishes, voice, dry_run=dry_run))
+        means = Means(_count("--jobs", jobs), _size("--memory", memory))
+        raise typer.Exit(session.run(order, wishes, voice, means, dry_run=dry_run, then=then))
 
     return command
 
@@ -193,3 +229,25 @@ def _pixels(option: str, text: str) -> int | None:
     if text != "auto" and not text.isdecimal():
         raise typer.BadParameter(f"{option}: got {text!r}, expected auto or a number of pixels")
     return None if text == "auto" else int(text)
+
+
+def _existing(*, overwrite: bool, skip: bool, resume: bool, watch: bool) -> "Existing":
+    if overwrite + skip + resume > 1:
+        raise typer.BadParameter("--overwrite, --skip-existing and --resume exclude each other")
+    if overwrite or skip:
+        return "overwrite" if overwrite else "skip"
+    return "resume" if resume or watch else "error"  # what is watched goes on where it stopped
+
+
+def _count(option: str, text: str) -> int | None:
+    if text != "auto" and not (text.isdecimal() and 1 <= int(text) <= MOST_JOBS):
+        raise typer.BadParameter(f"{option}: got {text!r}, expected auto or a number from 1 to {MOST_JOBS}")
+    return None if text == "auto" else int(text)
+
+
+def _size(option: str, text: str) -> int | None:
+    """Read a size in bytes, or in thousands, millions, … of them: 800M, 4G, 1.5GB."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)B?", text.upper())
+    if text != "auto" and (found is None or float(found[1]) == 0):
+        raise typer.BadParameter(f"{option}: got {text!r}, expected auto or a size such as 4G or 800M")
+    return None if found is None else int(float(found[1]) * 1000 ** " KMGT".index(found[2] or " "))

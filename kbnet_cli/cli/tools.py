@@ -27,7 +27,7 @@ def bench(
 
     A picture made by code goes through the network, once to warm up and then for so many rounds.
     """  # noqa: D301 - the backspace is what keeps the examples' lines apart
-    from kbnet_cli import console
+    from kbnet_cli import console, progress
     from kbnet_cli.bench import load, measure
 
     settings = settled(context)
@@ -39,9 +39,8 @@ def bench(
             places=settings.places,
             announce=announce,
         )
-    with console.reporting(1, quiet=json) as reporter:
-        progress = reporter.photo(f"{size}×{size}", (rounds + 1) * size**2 / 1e6)
-        found = measure(engine, size=size, rounds=rounds, progress=progress)
+    with progress.stepping(quiet=json, unit="rounds") as begin:
+        found = measure(engine, size=size, rounds=rounds, progress=begin(f"{size}×{size}"))
     if json:
         typer.echo(found.as_json())
     else:

@@ -11,6 +11,9 @@ _ORIENTATIONS = {
 }  # fmt: skip
 """EXIF's orientation by quarter turns to the left, then mirror (0 top to bottom, 1 left to right)."""
 
+_LONGEST_NAME = 256
+"""Of an auxiliary picture's kind, in bytes; the known ones are URNs of some fifty."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -93,24 +96,30 @@ class Collection:
     def auxiliaries(self) -> list[str]:
         """Name what belongs to the main picture besides alpha: depth maps, gain maps, mattes."""
         names: list[str] = []
-        for reference in self.references:
-            if reference.kind == b"auxl" and self.primary in reference.targets:
-                kind = first(self.properties.get(reference.source, ()), b"auxC") or b""
-                name = kind[4:].split(b"\0")[0].decode("ascii", "replace")
-                if not name.endswith((":alpha", "auxid:1")):
-                    names.append(name.rsplit(":", 1)[-1])
+        of_primary = (r.source for r in self.references if r.kind == b"auxl" and self.primary in r.targets)
+        for source in dict.fromkeys(of_primary):  # each once, however often a damaged file refers to it
+            kind = first(self.properties.get(source, ()), b"auxC") or b""
+            name = kind[4:_LONGEST_NAME].partition(b"\0")[0].decode("ascii", "replace")
+            if not name.endswith((":alpha", "auxid:1")):
+                names.append(name.rsplit(":", 1)[-1])
         if any(item.kind == b"tmap" for item in self.items):
             names.append("gain map")
         return names
 
     def block(self, data: bytes, kind: bytes) -> bytes | None:
-        """Return the EXIF ("Exif") or XMP ("mime") block that describes the main picture."""
+        """Return the EXIF ("Exif") or XMP ("mime") block that describes the main picture.
+
+        Raises:
+            InputError: If its parts lie upon each other and hold more than the file.
+        """
         described = {r.source for r in self.references if r.kind == b"cdsc" and self.primary in r.targets}
         found = [i for i in self.items if i.kind == kind and (kind != b"mime" or b"rdf+xml" in i.content_type)]
         found.sort(key=lambda item: item.identifier not in described)
         if not found:
             return None
         source = self.idat if found[0].in_meta else data
+        if sum(length for _, length in found[0].extents) > len(source):  # made to fill the memory
+            raise InputError("the directory of picture items is damaged: a block holds more bytes than the file")
         content = b"".join(source[offset : offset + length] for offset, length in found[0].extents)
         if kind == b"Exif":
             # Four bytes tell how far on the TIFF stream begins; some writers put "Exif\0\0" before it.
@@ -135,7 +144,7 @@ def parse(data: bytes) -> Collection:
         located = _locations(first(boxes, b"iloc") or bytes(8))
         items = tuple(_item(box.content, located) for box in split((first(boxes, b"iinf") or b"")[_count_end(boxes) :]))
         return Collection(
-            primary=_number(primary[4:], 4 if primary[0] else 2),
+            primary=_number(primary, 4, 4 if primary[0] else 2),
             items=items,
             references=_references(first(boxes, b"iref") or bytes(4)),
             properties=_properties(split(first(boxes, b"iprp") or b"")),
@@ -150,17 +159,18 @@ def _count_end(boxes: tuple[Box, ...]) -> int:
     return 6 if iinf[0] == 0 else 8
 
 
-def _number(data: bytes, size: int) -> int:
-    if len(data) < size:
+def _number(data: bytes, at: int, size: int) -> int:
+    digits = data[at : at + size]  # never the whole rest: a directory of many numbers would be copied at each
+    if len(digits) < size:
         raise IndexError
-    return int.from_bytes(data[:size], "big")
+    return int.from_bytes(digits, "big")
 
 
 def _item(content: bytes, located: dict[int, Item]) -> Item:
     wide = 2 if content[0] >= 3 else 0
-    identifier = _number(content[4:], 2 + wide)
+    identifier = _number(content, 4, 2 + wide)
     kind = content[8 + wide : 12 + wide]
-    names = content[12 + wide :].split(b"\0")
+    names = content[12 + wide :].split(b"\0", 2)
     place = located.get(identifier, Item(identifier, b""))
     content_type = names[1] if kind == b"mime" and len(names) > 1 else b""
     if not (kind + content_type).isascii():
@@ -176,19 +186,21 @@ def _locations(content: bytes) -> dict[int, Item]:
     wide = 4 if version == 2 else 2
     at = 6 + wide
     located: dict[int, Item] = {}
-    for _ in range(_number(content[6:], wide)):
-        identifier = _number(content[at:], wide)
+    for _ in range(_number(content, 6, wide)):
+        identifier = _number(content, at, wide)
         at += wide
         method = content[at + 1] & 15 if version else 0
         at += 2 if version else 0
-        base = _number(content[at + 2 :], base_size)
+        base = _number(content, at + 2, base_size)
         at += 2 + base_size
-        count = _number(content[at:], 2)
+        count = _number(content, at, 2)
         at += 2
+        if count > 1 and not index_size + offset_size + length_size:
+            raise IndexError  # parts that take no bytes here: the count alone would make work for hours
         extents = []
         for _ in range(count):
             at += index_size
-            offset, length = _number(content[at:], offset_size), _number(content[at + offset_size :], length_size)
+            offset, length = _number(content, at, offset_size), _number(content, at + offset_size, length_size)
             extents.append((base + offset, length))
             at += offset_size + length_size
         located[identifier] = Item(identifier, b"", in_meta=method == 1, extents=tuple(extents))
@@ -199,9 +211,9 @@ def _references(content: bytes) -> tuple[Reference, ...]:
     wide = 4 if content[0] else 2
     references = []
     for box in split(content[4:]):
-        count = _number(box.content[wide:], 2)
-        targets = [_number(box.content[wide + 2 + i * wide :], wide) for i in range(count)]
-        references.append(Reference(box.kind, _number(box.content, wide), tuple(targets)))
+        count = _number(box.content, wide, 2)
+        targets = [_number(box.content, wide + 2 + i * wide, wide) for i in range(count)]
+        references.append(Reference(box.kind, _number(box.content, 0, wide), tuple(targets)))
     return tuple(references)
 
 
@@ -212,11 +224,11 @@ def _properties(boxes: tuple[Box, ...]) -> dict[int, tuple[Box, ...]]:
         wide = 4 if content[0] else 2
         size = 2 if content[3] & 1 else 1
         at = 8
-        for _ in range(_number(content[4:], 4)):
-            identifier = _number(content[at:], wide)
+        for _ in range(_number(content, 4, 4)):
+            identifier = _number(content, at, wide)
             count = content[at + wide]
             at += wide + 1
-            indices = [_number(content[at + i * size :], size) & (0x7FFF if size == 2 else 0x7F) for i in range(count)]
+            indices = [_number(content, at + i * size, size) & (0x7FFF if size == 2 else 0x7F) for i in range(count)]
             at += count * size
             properties[identifier] = tuple(known[i - 1] for i in indices if 0 < i <= len(known))
     return properties

@@ -1,8 +1,13 @@
 """The table of file formats: what each is called and what it can hold."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from kbnet_cli.photo import ColourModel, Depth
+if TYPE_CHECKING:
+    from kbnet_cli.photo import ColourModel, Depth
+else:
+    # The shell asks this table at every TAB, and numpy takes longer to import than all else.
+    ColourModel, Depth = str, int
 
 BLOCKS = ("exif", "xmp", "iptc", "icc")
 """The fields of Metadata."""

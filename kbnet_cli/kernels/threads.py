@@ -14,6 +14,7 @@ from kbnet_cli.kernels import memory
 Part = tuple[int, int]
 """The first and one past the last of the rows, or of whatever else a job is counted in."""
 
+MOST_THREADS = 256
 SPARE_SCRATCH: list[Tensor] = []
 """Scratch memory that no thread uses at the moment: as many pieces as threads ever ran at once."""
 
@@ -39,7 +40,7 @@ def share(work: Callable[[Part, int], object], jobs: list[Part], *, scratch_byte
         SPARE_SCRATCH.append(scratch)
 
     others = min(torch.get_num_threads(), len(jobs)) - 1
-    running = [_pool(others).submit(work_on) for _ in range(others)]
+    running = [_pool().submit(work_on) for _ in range(others)]
     try:
         work_on()
     finally:
@@ -61,5 +62,6 @@ def _borrow(scratch_bytes: int) -> Tensor:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+def _pool() -> ThreadPoolExecutor:
+    # It makes a thread when one is needed and none is idle, so that those who share work at the same time have theirs.
+    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="kernels")

@@ -113,8 +113,9 @@ def _ask(data: bytes, wishes: Wishes) -> tuple[Report, UInt16[np.ndarray, "h w c
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TZ": "UTC"}
     with tempfile.TemporaryFile() as complaints:  # a file takes as much as there may be, while nobody reads it
         try:
+            # In a session of its own, so that Ctrl-C does not end it: the photo in hand may be finished.
             process = subprocess.Popen(  # noqa: S603 - this program itself
-                command, stdin=PIPE, stdout=PIPE, stderr=complaints, env=environment
+                command, stdin=PIPE, stdout=PIPE, stderr=complaints, env=environment, start_new_session=True
             )
         except OSError as error:
             raise InputError(f"the process that develops raw files could not be started: {error}") from error

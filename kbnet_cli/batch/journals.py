@@ -1,0 +1,94 @@
+"""What is done already, asked of the journals of the folders that outputs go to."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kbnet_cli.batch.order import STANDARD, Job, Order, Outcome
+from kbnet_cli.errors import OutputError, UsageError
+from kbnet_cli.journal import Entry, Journal, Stamp, Used, remove_stale_partials
+
+Unchanged = Callable[[tuple[Used, ...]], bool]
+"""Tells whether weights that once answered a photo are still the same."""
+
+
+class Journals:
+    """The journals of one run: that of the output folder, or one for each folder of outputs beside their inputs."""
+
+    def __init__(
+        self, order: Order, settings: Mapping[str, object], *, photos: int | None, unchanged: Unchanged
+    ) -> None:
+        self._root = order.output if order.into_folder else None
+        self._resumes = order.existing == "resume"
+        self._settings = settings
+        self._photos = photos
+        self._unchanged = unchanged
+        self._open: dict[Path, Journal] = {}
+        self._clean: set[Path] = set()
+        self._lock = threading.Lock()
+        if self._root is not None:
+            self.of(self._root / "any")
+
+    def of(self, target: Path) -> Journal:
+        """Return the journal that an output stands in."""
+        folder = self._root or target.parent
+        with self._lock:
+            if self._resumes and target.parent not in self._clean:
+                self._clean.add(target.parent)
+                remove_stale_partials((target.parent,))
+            if folder not in self._open:
+                try:
+                    self._open[folder] = Journal(folder, self._settings, photos=self._photos)
+                except UsageError as error:
+                    if folder == self._root:
+                        raise
+                    raise OutputError(error.message, hint=error.hint) from error  # one of many folders
+            return self._open[folder]
+
+    def kept(self, job: Job) -> bool:
+        """Tell whether a photo is done already, exactly as this run would do it; False: its output may be replaced.
+
+        Raises:
+            OutputError: what stands in the output's place was not made by kbnet, or was changed since.
+        """
+        journal = self.of(job.target)
+        entry = journal.present(job.target)
+        if entry is None:
+            why = "was changed since kbnet wrote it" if journal.entry(job.target) else "is not in the journal"
+            raise OutputError(
+                f"{job.source}: the output {job.target} exists already and {why}",
+                hint="move it away to have it made again, or add --overwrite instead of --resume",
+            )
+        return entry.settings == journal.settings and entry.input.holds(job.source) and self._unchanged(entry.weights)
+
+    def promise(
+        self, job: Job, source: Stamp, result: Stamp, used: tuple[Used, ...], *, megapixels: float, seconds: float
+    ) -> None:
+        """Tell of a photo whose output is about to get its name.
+
+        Raises:
+            OutputError: that cannot be written down, so the output must not be put there.
+        """
+        journal = self.of(job.target)
+        output = job.target.absolute()
+        journal.promise(Entry(output, job.source, source, result, journal.settings, used, megapixels, seconds))
+
+    def tell(self, outcome: Outcome) -> None:
+        """Tell of a photo that is not done anew; one that is was told of when its output got its name."""
+        job = outcome.job
+        if outcome.status == "done" or job.target == STANDARD:
+            return
+        with contextlib.suppress(OutputError):
+            journal = self.of(job.target)
+            if outcome.error is not None:
+                journal.failed(job.source, job.target, outcome.error)
+            elif outcome.status == "kept":
+                journal.kept(job.target)
+            else:
+                journal.skipped(job.target)
+
+    def end(self, *, stopped: bool, done: int, kept: int, skipped: int, failed: int) -> None:
+        """Tell how the run ended."""
+        for journal in self._open.values():
+            journal.end(stopped=stopped, done=done, kept=kept, skipped=skipped, failed=failed)

@@ -1,0 +1,41 @@
+"""Tiles answered side by side: on a CPU each by a few threads, which keeps its cores busier than all on one tile."""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from kbnet_cli.kernels import compiled
+from kbnet_cli.tiles import Lanes
+
+MOST = 8
+"""More lanes than that pay little, and each holds a tile's feature maps."""
+
+
+@contextlib.contextmanager
+def lanes(count: int, *, shared: bool) -> Iterator[Lanes]:
+    """Open so many lanes for the block, each with its share of torch's threads; `shared` as in `tiles.Lanes`."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(max(1, before // count),))
+    wait = False
+    try:
+        yield Lanes(pool, count, shared)
+        wait = True
+    except Exception:
+        wait = True
+        raise
+    finally:
+        # After an interruption nobody waits for tiles that nobody wants.
+        pool.shutdown(wait=wait, cancel_futures=True)
+        torch.set_num_threads(before)  # also what new threads begin with
+
+
+def most_lanes(device: torch.device, precision: str) -> int:
+    """Return how many tiles are best answered at once: as many as there are threads, where the compiled form runs.
+
+    Plain torch takes gigabytes a tile and has its own threads; a GPU takes one batch after the other.
+    """
+    if device.type != "cpu" or compiled.fastest_form(precision) is None:
+        return 1
+    return min(MOST, torch.get_num_threads())
