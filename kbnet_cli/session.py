@@ -154,7 +154,7 @@ class _Call:
         """Give the photos to restore; what is known of them ahead is looked up meanwhile."""
         order = self.order
         if order.stream:
-            return batch.pictures(order, stream.pictures(sys.stdin.buffer))
+            return batch.pictures(order, stream.pictures(stream.standard_input()))
         if listed is None:
             return batch.watched(order, stop=lambda: bool(self.stop), tell=self._tell)
         if len(listed) > 1 and not (self.voice.quiet or self.voice.json):

@@ -20,7 +20,11 @@ from typing import Any
 SECONDS = 120
 """No run here takes longer, on a busy machine either."""
 PAUSE_SECONDS = 0.002
-PRELOADED = ["kbnet_cli.cli", "kbnet_cli.session", *(f"kbnet_cli.formats.{name}" for name in ("jpeg", "png", "ppm", "tiff"))]
+PRELOADED = [
+    "kbnet_cli.cli",
+    "kbnet_cli.session",
+    *(f"kbnet_cli.formats.{name}" for name in ("jpeg", "png", "ppm", "tiff")),
+]
 
 
 def _context() -> ForkServerContext:

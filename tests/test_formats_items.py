@@ -103,20 +103,20 @@ def test_parts_are_no_more_than_the_table_has_bytes_for(version: int, sizes: byt
 
 
 def test_many_parts_are_read_in_order() -> None:
-    stored = b"".join(number.to_bytes(4, "big") + b"\0\0\0\1" for number in range(65535))
-    found = parse(Counted(heif(iloc=places(0, b"\x44\0", (65535, stored)), items=item(1, b"av01"))))
-    assert found.items[0].extents == tuple((number, 1) for number in range(65535))
+    stored = b"".join(number.to_bytes(4, "big") + b"\0\0\0\1" for number in range(5000))
+    found = parse(Counted(heif(iloc=places(0, b"\x44\0", (5000, stored)), items=item(1, b"av01"))))
+    assert found.items[0].extents == tuple((number, 1) for number in range(5000))
 
 
 def test_many_references_and_properties_take_no_longer_a_piece() -> None:
     """Both were copied from each number to the end."""
-    targets = b"".join(number.to_bytes(2, "big") for number in range(65535))
-    references = bytes(4) + Box(b"dimg", b"\0\1\xff\xff" + targets).to_bytes() * 2
-    links = bytes(4) + (65535).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") + b"\2\1\1" for n in range(65535))
+    targets = b"".join(number.to_bytes(2, "big") for number in range(5000))
+    references = bytes(4) + Box(b"dimg", b"\0\1\x13\x88" + targets).to_bytes() * 2
+    links = bytes(4) + (5000).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") + b"\2\1\1" for n in range(5000))
     properties = Box(b"ipco", Box(b"irot", b"\1").to_bytes()).to_bytes() + Box(b"ipma", links).to_bytes()
     found = parse(Counted(heif(iref=references, iprp=properties)))
-    assert [reference.targets for reference in found.references] == [tuple(range(65535))] * 2
-    assert found.properties == {number: (Box(b"irot", b"\1"),) * 2 for number in range(65535)}
+    assert [reference.targets for reference in found.references] == [tuple(range(5000))] * 2
+    assert found.properties == {number: (Box(b"irot", b"\1"),) * 2 for number in range(5000)}
 
 
 def test_a_block_is_not_larger_than_the_file() -> None:
@@ -162,7 +162,7 @@ links = st.builds(
 
 
 @given(tables, st.integers(0, 1), references, links)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_directory_is_read_or_refused_in_proportion_to_its_bytes(
     iloc: bytes, version: int, iref: bytes, ipma: bytes
 ) -> None:
@@ -177,7 +177,7 @@ def test_any_directory_is_read_or_refused_in_proportion_to_its_bytes(
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_damaged_directory_of_a_real_file_is_read_or_refused(data: st.DataObject) -> None:
     damaged = bytearray(REAL)
     end = REAL.index(b"mdat")

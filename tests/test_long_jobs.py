@@ -341,7 +341,9 @@ def test_a_full_disk_fails_photos_clearly_and_resume_completes(small_disk: Small
     errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     assert len(errors) == failed
     for number in errors:
-        assert "cannot be written: No space left" in lines[number] or "cannot be written: File too large" in lines[number]
+        assert (
+            "cannot be written: No space left" in lines[number] or "cannot be written: File too large" in lines[number]
+        )
         assert "space" in lines[number + 1] or "room" in lines[number + 1], lines[number + 1]
     assert "Traceback" not in full.stderr
 
@@ -494,7 +496,9 @@ def test_one_photo_alone_stops_at_the_first_signal(place: Launcher) -> None:
     assert sorted(path.suffix for path in place.folder.glob("*.p*")) == [".png"]
 
 
-@pytest.mark.parametrize("words", [("-", "-o", "b.png"), ("-", "--stream", "-o", "out/"), ("--watch", "in", "-o", "out/")])
+@pytest.mark.parametrize(
+    "words", [("-", "-o", "b.png"), ("-", "--stream", "-o", "out/"), ("--watch", "in", "-o", "out/")]
+)
 def test_ctrl_c_ends_what_only_waits(words: tuple[str, ...], place: Launcher) -> None:
     (place.folder / "in").mkdir()
     pipe = place.folder / "pipe"
@@ -697,5 +701,3 @@ def test_raw_and_jpeg_and_dng_of_one_name_become_files_of_their_own(place: Launc
     assert usual.code == 0, usual.stderr
     assert sorted(contents(place.folder / "usual")) == ["a.cr2.dng", "a.dng", "a.jpg"]
     assert place.run(*words, "-o", "usual/", "--resume").events[-1]["kept"] == 3
-
-

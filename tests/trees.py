@@ -16,7 +16,22 @@ from tests.pictures import picture
 
 Kind = Literal["good", "broken", "other"]
 
-SCRIPTS = ("photo", "Фото", "写真", "사진", "φωτό", "صورة", "תמונה", "ภาพ", "🎞", "été", "e\u0301te\u0301", "a b'c\"d", "-dash", "50%")
+SCRIPTS = (
+    "photo",
+    "Фото",
+    "写真",
+    "사진",
+    "φωτό",
+    "صورة",
+    "תמונה",
+    "ภาพ",
+    "🎞",
+    "été",
+    "e\u0301te\u0301",
+    "a b'c\"d",
+    "-dash",
+    "50%",
+)
 BROKEN_IN_100 = 3
 
 
@@ -123,7 +138,15 @@ def _jpg(pixels: np.ndarray, luck: random.Random) -> tuple[bytes, np.ndarray | N
     return file.getvalue(), None  # it is compressed again
 
 
-WRITERS: dict[str, Writer] = {"png": _png, "tif": _tif, "TIFF": _tif, "ppm": _ppm, "jpg": _jpg, "JPG": _jpg, "jpeg": _jpg}
+WRITERS: dict[str, Writer] = {
+    "png": _png,
+    "tif": _tif,
+    "TIFF": _tif,
+    "ppm": _ppm,
+    "jpg": _jpg,
+    "JPG": _jpg,
+    "jpeg": _jpg,
+}
 
 BREAKS: tuple[Callable[[bytes], bytes | None], ...] = (
     lambda data: data[: len(data) // 2],

@@ -80,7 +80,7 @@ def process(
     `stop` was asked, what is not yet in the network is left and not told of.
     """
     claims = Claims(found) if isinstance(found, Sequence) else Claims()
-    return _Run(order, restore, pace or Pace(), claims, journals, stop or Stop()).outcomes(found)
+    return _Run(order, restore, pace or Pace(), claims, journals, Stop() if stop is None else stop).outcomes(found)
 
 
 class _Run:

@@ -120,7 +120,8 @@ def main() -> None:
         _main()
     except standard_files.Unread:
         standard_files.silence()
-        sys.exit(standard_files.NOT_READ)
+        # Without waiting for what threads are still at: nobody wants it any more.
+        os._exit(standard_files.NOT_READ)
 
 
 def _main() -> None:
@@ -146,7 +147,6 @@ def _main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Ended as ended:
-        # Without waiting for what threads are still at: nobody wants it any more.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(ended.exit_code)

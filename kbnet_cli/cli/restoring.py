@@ -66,6 +66,7 @@ DENOISE = """Take noise out of photos.
     kbnet denoise photo.jpg
     kbnet denoise photo.cr3          writes photo_denoised.dng, for any raw developer
     kbnet denoise scans/ -r -o clean/ --format png
+    kbnet denoise scans/ -r -o clean/ --resume      goes on where it stopped
     kbnet denoise - -o - < in.png > out.png
 
 Everything else stays: bit depth, colour profile, metadata, rotation. The output lies beside the input as
@@ -74,8 +75,11 @@ NAME_denoised.EXT unless -o or --name says otherwise; nothing is overwritten una
 What has an "env var" is a setting: an option goes before its variable, the variable before the config file, the file
 before what is built in. -v tells each that is not on the command line; kbnet doctor shows all, and where the file is.
 
-Exit codes: 0 all done, 1 at least one photo failed, 2 wrong usage, settings, weights or device, 130 interrupted, 143
-terminated.
+Ctrl-C once finishes the photos in hand, twice ends now; no output is ever half-written. kbnet help tells more: names,
+resume, pipes, watch, speed.
+
+Exit codes: 0 all done, 1 at least one photo failed, 2 wrong usage, settings, weights or device, 130 interrupted, 141
+nobody reads the output any more, 143 terminated.
 """
 DERAIN = """Take rain out of photos.
 

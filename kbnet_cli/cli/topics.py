@@ -41,8 +41,8 @@ _RESUME = """\
 
 Ctrl-C once: the photo in hand is finished, the summary is told, and the exit
 code is 130; what was only read ahead is dropped. Ctrl-C twice: it stops now.
-SIGTERM does the same, with 143. An output is there whole or not at all, also
-after a crash or a power cut.
+SIGTERM does the same, with 143. A call of one photo ends at the first. An output
+is there whole or not at all, also after a crash or a power cut.
 
 A folder of outputs has a journal, .kbnet-journal.jsonl: a line a photo, with
 what was read, by which settings and weights, and what was written. With --resume
@@ -68,7 +68,7 @@ closed by who writes them, and of a size that stays. What was there before is
 done first. A photo that goes away before its turn is passed over.
 
 Ctrl-C once finishes the photo in hand and ends, as with any other run; started
-again with --resume it does what arrived meanwhile (kbnet help resume).
+again it does what arrived meanwhile, as --resume does (kbnet help resume).
 --then COMMAND runs something at the end.
 """
 _PIPES = """\
@@ -278,8 +278,7 @@ def _exit_codes() -> str:
             told = " ".join(re.split("[.:]", error.__doc__ or "")[0].split())
             rows.append((error.code, str(error.exit_code), told.removeprefix("Say that ").partition(", whether")[0]))
     return (
-        f"{_paragraph(DENOISE, 'Exit codes:')}\n"
-        "141: who read our standard output has gone away.\n\n"
+        f"{_paragraph(DENOISE, 'Exit codes:')}\n\n"
         "An error has a message, a hint and, in --json, a code:\n\n"
         f"{_table(rows)}"
     )

@@ -109,7 +109,8 @@ def _colours(photo: Photo) -> tuple[int, int, int]:
 def _properties(photo: Photo, source: Collection | None) -> list[Box]:
     properties = [Box(b"colr", b"prof" + photo.metadata.icc)] if photo.metadata.icc is not None else []
     if source is not None:
-        properties += [box for box in source.properties.get(source.primary, ()) if box.kind in _CARRIED]
+        own = source.properties.get(source.primary, ())
+        properties += {box.kind: box for box in own if box.kind in _CARRIED}.values()  # a kind counts once
     return properties + orientation_properties(exif.orientation(photo.metadata.exif))
 
 
@@ -132,7 +133,7 @@ def _configuration(collection: Collection) -> tuple[Depth, str, bool]:
     tiles = [
         t for r in collection.references if r.kind == b"dimg" and r.source == collection.primary for t in r.targets
     ]
-    for identifier in (collection.primary, *tiles):
+    for identifier in dict.fromkeys((collection.primary, *tiles)):
         settings = first(collection.properties.get(identifier, ()), b"av1C")
         if settings is not None and len(settings) >= 4:
             flags = settings[2]

@@ -117,7 +117,7 @@ def _dng(data: bytes) -> bytes:
             if entry.offset is not None and entry.value is not None:
                 arena.write(entry.offset, bytes(len(entry.value)))
         if gone:
-            arena.replace_directory(page, (entry for entry in page.entries if entry not in gone))
+            arena.replace_directory(page, (entry for entry in page.entries if entry.tag not in _PRIVATE_OF_DNG))
     return arena.to_bytes()
 
 

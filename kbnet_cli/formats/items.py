@@ -183,6 +183,7 @@ def _locations(content: bytes) -> dict[int, Item]:
     version = content[0]
     offset_size, length_size = content[4] >> 4, content[4] & 15
     base_size, index_size = content[5] >> 4, content[5] & 15 if version else 0
+    part = index_size + offset_size + length_size
     wide = 4 if version == 2 else 2
     at = 6 + wide
     located: dict[int, Item] = {}
@@ -195,8 +196,8 @@ def _locations(content: bytes) -> dict[int, Item]:
         at += 2 + base_size
         count = _number(content, at, 2)
         at += 2
-        if count > 1 and not index_size + offset_size + length_size:
-            raise IndexError  # parts that take no bytes here: the count alone would make work for hours
+        if at + count * part > len(content) or (count > 1 and not part):
+            raise IndexError  # many parts that take no bytes here would make work for hours
         extents = []
         for _ in range(count):
             at += index_size

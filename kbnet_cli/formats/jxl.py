@@ -8,6 +8,7 @@ from kbnet_cli.colour import srgb_decode
 from kbnet_cli.errors import InputError, OutputError, UnsupportedError
 from kbnet_cli.formats import codestream, exif, jxl_profile
 from kbnet_cli.formats.boxes import Box, split
+from kbnet_cli.formats.chunks import LARGEST_TEXT_BYTES
 from kbnet_cli.formats.codestream import ALPHA, GREY, RGB, Header
 from kbnet_cli.formats.codestream_rewrite import rewrite
 from kbnet_cli.formats.limits import check_size
@@ -208,7 +209,7 @@ def _blocks(boxes: tuple[Box, ...]) -> Metadata:
         if _packs_block(box):
             kind = content[:4]
             try:
-                content = bytes(imagecodecs.brotli_decode(content[4:]))
+                content = bytes(imagecodecs.brotli_decode(content[4:], out=LARGEST_TEXT_BYTES))
             except (RuntimeError, ValueError) as error:
                 raise InputError("the packed metadata of the JPEG XL file is broken") from error
         name = _BLOCKS.get(kind)

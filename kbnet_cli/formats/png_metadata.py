@@ -1,5 +1,6 @@
 """Metadata blocks in PNG's chunks, and back."""
 
+import string
 import zlib
 
 from kbnet_cli.formats import photoshop
@@ -86,7 +87,7 @@ def _raw_profile(text: bytes) -> bytes | None:
     if len(fields) != 3:
         return None
     try:
-        block = bytes.fromhex(b"".join(fields[2].split()).decode("ascii"))
+        block = bytes.fromhex(fields[2].translate(None, string.whitespace.encode()).decode("ascii"))
     except ValueError:
         return None
     if block.startswith(b"Exif\0\0"):

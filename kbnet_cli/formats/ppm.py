@@ -77,7 +77,7 @@ def _header(head: bytes) -> tuple[int, int, int, int, int]:
         raise InputError("got a Netpbm header that cannot be read")
     fields = dict(line.split(None, 1) for line in arbitrary.group(1).splitlines() if len(line.split(None, 1)) == 2)
     try:
-        height, width, channels, white = (int(fields[name]) for name in (b"HEIGHT", b"WIDTH", b"DEPTH", b"MAXVAL"))
+        height, width, channels, white = (int(fields[name][:12]) for name in (b"HEIGHT", b"WIDTH", b"DEPTH", b"MAXVAL"))
     except (KeyError, ValueError) as error:
         raise InputError("got a PAM header without height, width, depth or maximum") from error
     return arbitrary.end(), height, width, channels, white

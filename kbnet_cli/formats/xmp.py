@@ -9,13 +9,14 @@ from xml.parsers import expat
 
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
-_INSIDE_RDF = re.compile(rb"<rdf:RDF\b[^>]*>(.*)</rdf:RDF\s*>", re.DOTALL)
+_INSIDE_RDF = re.compile(rb"\A(?>.*?<rdf:RDF\b[^<>]*>)(.*)</rdf:RDF\s*>", re.DOTALL)
 _END_OF_RDF = re.compile(rb"</rdf:RDF\s*>")
 _POINTER = re.compile(
-    rb"""\s*xmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>"""
+    rb"""(?<!\s)\s*xmpNote:HasExtendedXMP\s*=\s*(?:"[^"]*"|'[^']*')|<xmpNote:HasExtendedXMP>[^<]*</xmpNote:HasExtendedXMP>"""
 )
-_PACKET_MARKS = re.compile(rb"<\?xpacket\b.*?\?>", re.DOTALL)
+_PACKET_MARKS = re.compile(rb"<\?xpacket\b[^<]*?\?>")
 _START_TAG = re.compile(rb"""<([^\s/>"']+)(?:[^"'>]|"[^"]*"|'[^']*')*>""")
+_DEEPEST = 16
 _BLANK = "\0 \t\r\n"
 _WIDE = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -86,7 +87,10 @@ def read(packet: bytes) -> Text | None:
 
 
 def elements(xml: bytes) -> list[Element]:
-    """List a packet's elements in the order in which they end; none where the packet is not well-formed."""
+    """List a packet's elements in the order in which they end; none where the packet is not well-formed.
+
+    Those within more than 15 others are left out.
+    """
     parser = expat.ParserCreate("utf-8", " ")
     path: list[str] = []
     begins: list[int] = []
@@ -97,7 +101,9 @@ def elements(xml: bytes) -> list[Element]:
         begins.append(parser.CurrentByteIndex)
 
     def end(_name: str) -> None:
-        found.append(Element(tuple(path), begins.pop(), parser.CurrentByteIndex))
+        if len(path) <= _DEEPEST:  # a path for each of many elements within each other would fill the memory
+            found.append(Element(tuple(path), begins[-1], parser.CurrentByteIndex))
+        begins.pop()
         path.pop()
 
     parser.StartElementHandler, parser.EndElementHandler = start, end
