@@ -140,6 +140,11 @@ class Levels:
         lowest = self.levels[:2]
         return Blend(tuple(Part(self._engine(at), 1 / len(lowest)) for at in lowest))
 
+    @property
+    def loaded(self) -> Engine | None:
+        """One of those that are loaded; all of a family are of one size."""
+        return next(iter(self._engines.values()), None)
+
     def unchanged(self, used: Used) -> bool:
         """Tell whether weights that once answered a photo are still those of that name."""
         at = next((at for at, entry in self.entries.items() if entry.name == used.name), None)

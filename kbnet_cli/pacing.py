@@ -6,17 +6,21 @@ from kbnet_cli import machine
 from kbnet_cli.batch import STANDARD, Job, Pace
 from kbnet_cli.batch.preview import peek
 from kbnet_cli.errors import UsageError
-from kbnet_cli.lanes import most_lanes
+from kbnet_cli.lanes import MOST, most_lanes
+from kbnet_cli.photo import Photo
+from kbnet_cli.restore import channel_groups, plan
 from kbnet_cli.selection import Selection
 
-USUAL_PHOTOS = (3, 10)
-"""The least and the most that are in hand unless told otherwise: two in the network, and one a core beside them."""
+USUAL_PHOTOS = (4, 16)
+"""The least and the most that are in hand unless told otherwise: two a core."""
 TIMES_DECODED = 4
 """How often a photo is held at most: as decoded, as restored, and twice while it is encoded."""
 TIMES_DEVELOPED = 6
 """The same of camera raw, which is demosaiced in another process."""
 TIMES_FILE = 12
 """What a photo holds, by its file, where the header does not tell: a JPEG of 0.3 bytes a pixel."""
+USUAL_WIDTH = 64
+"""Channels of the published networks' first level."""
 BYTES_A_TILE = 40
 """Of a network's feature maps, for each pixel of a tile and each channel of its first level: measured 17 to 36."""
 
@@ -40,8 +44,9 @@ def lane_count(means: Means, networks: Selection) -> int:
 
 def tile_bytes(networks: Selection) -> int:
     """Return about what one tile takes while it is answered."""
-    sizes = networks.usual().parts[0].engine.checkpoint.network.sizes
-    return BYTES_A_TILE * sizes.width * networks.settings.tile**2
+    loaded = networks.loaded
+    width = USUAL_WIDTH if loaded is None else loaded.checkpoint.network.sizes.width
+    return BYTES_A_TILE * width * networks.settings.tile**2
 
 
 def pace_for(means: Means, networks: Selection, photos: int | None) -> Pace:
@@ -51,10 +56,20 @@ def pace_for(means: Means, networks: Selection, photos: int | None) -> Pace:
         UsageError: the memory given does not hold the program itself.
     """
     least, most = USUAL_PHOTOS
-    at_once = means.photos or min(most, max(least, 2 + machine.cores()))
+    at_once = means.photos or min(most, max(least, 2 * machine.cores()))
     if photos is not None:
         at_once = min(at_once, photos)
-    return Pace(at_once, _for_photos(means, networks), cost)
+    lanes = lane_count(means, networks)
+    return Pace(at_once, _for_photos(means, networks), cost, lanes, lambda photo: tiles_of(photo, networks))
+
+
+def tiles_of(photo: Photo, networks: Selection) -> int:
+    """Return how many tiles a photo has."""
+    network = networks.loaded
+    if network is None:
+        return MOST
+    groups = channel_groups(photo.pixels.shape[2], network.image_channels)
+    return plan(photo, network, networks.settings).tiles * len(groups)
 
 
 def _for_photos(means: Means, networks: Selection) -> int:

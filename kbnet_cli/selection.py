@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kbnet_cli.engine import Choice
+from kbnet_cli.engine import Choice, Engine
 from kbnet_cli.errors import PhotoError
 from kbnet_cli.journal import Used
 from kbnet_cli.levels import Blend, Levels
@@ -68,6 +68,11 @@ class Selection:
     def used(self) -> tuple[Used, ...]:
         """The weights that any photo is answered with; of a family none, since it is each photo's own that count."""
         return self.source.used if isinstance(self.source, Blend) else ()
+
+    @property
+    def loaded(self) -> Engine | None:
+        """A network that is loaded, to tell how much others take; None where the first photo has to come first."""
+        return self.source.parts[0].engine if isinstance(self.source, Blend) else self.source.loaded
 
     def unchanged(self, used: tuple[Used, ...]) -> bool:
         """Tell whether weights that once answered a photo are still the same."""

@@ -32,7 +32,7 @@ class Budget:
 
 
 class Turns:
-    """Tickets pass a place in their order, so many at once: 0, 1, 2 …, each or none of them."""
+    """Tickets 0, 1, 2 … enter in their order, as long as there are places for them."""
 
     def __init__(self, places: int) -> None:
         self._places = places
@@ -42,17 +42,17 @@ class Turns:
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def turn(self, ticket: int) -> Iterator[None]:
-        """Wait for a ticket's turn and a free place, and hold the place."""
+    def turn(self, ticket: int, *, places: int = 1) -> Iterator[None]:
+        """Wait for a ticket's turn and so many free places, no more than there are in all, and hold them."""
         with self._changed:
-            self._changed.wait_for(lambda: self._passed == ticket and self._places > 0)
-            self._places -= 1
+            self._changed.wait_for(lambda: self._passed == ticket and self._places >= places)
+            self._places -= places
             self._let_pass(ticket)
         try:
             yield
         finally:
             with self._changed:
-                self._places += 1
+                self._places += places
                 self._changed.notify_all()
 
     def wait_for(self, ticket: int) -> None:

@@ -1,8 +1,8 @@
 """Photos on their way: read ahead, restored, encoded and written side by side, told of in the order of the inputs.
 
 Each photo goes its way in one thread, from its file to its output. What threads share is bounded: as many photos as
-`Pace.photos` at once, two of them in the network (so that it always has the next one's tiles), together no larger than
-the memory set aside for them.
+`Pace.photos` at once, two of them in the network or more small ones, together no larger than the memory set aside for
+them.
 """
 
 import contextlib
@@ -25,9 +25,7 @@ from kbnet_cli.batch.order import STANDARD, Job, Order, Outcome, Restore, Restor
 from kbnet_cli.batch.planning import Claims
 from kbnet_cli.formats import codec
 from kbnet_cli.journal import Stamp
-
-IN_NETWORK = 2
-"""Photos restored at once: while the last tiles of one are blended, the first of the next are answered already."""
+from kbnet_cli.photo import Photo
 
 
 class Stop:
@@ -61,6 +59,10 @@ class Pace:
     """What they may hold together; one that is larger goes alone."""
     cost: Callable[[Job], int] = lambda _job: 0
     """How many bytes a photo will hold, told from its header."""
+    lanes: int = 1
+    """Tiles that the network answers at once."""
+    tiles: Callable[[Photo], int] = lambda _photo: 1
+    """How many tiles a photo has."""
 
 
 def process(
@@ -97,7 +99,8 @@ class _Run:
         self.claims, self.journals, self.stop = claims, journals, stop
         self.budget = Budget(pace.memory_bytes)
         self.slots = threading.Semaphore(pace.photos)
-        self.network, self.output, self.ended = Turns(IN_NETWORK), Turns(1), Turns(1)
+        # Twice as many tiles as are answered at once: the next photo's are there when the last of one are blended.
+        self.network, self.output, self.ended = Turns(2 * pace.lanes), Turns(1), Turns(1)
         self.line: deque[Future[Outcome] | None] = deque()
         """What became, or will have become, of photos not told of yet, in their order; None: there are no more."""
         self.news: SimpleQueue[None] = SimpleQueue()
@@ -178,7 +181,8 @@ class _Run:
             assert opened.status is not None
             return Outcome(opened.job, opened.status, seconds=watch.seconds)
         photo, job = opened.photo, opened.job
-        with watch.waiting(self.network.turn(ticket)):
+        share = min(self.pace.lanes, self.pace.tiles(photo))
+        with watch.waiting(self.network.turn(ticket, places=share)):
             if self.stop:
                 raise Dropped
             restored = self.restore(job, photo)

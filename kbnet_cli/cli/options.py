@@ -209,7 +209,7 @@ Jobs = Annotated[
     typer.Option(
         metavar="auto|N",
         rich_help_panel=_JOB,
-        help="Photos in hand at once: two in the network, the others read or written. auto: by the cores.",
+        help="Photos in hand at once: some in the network, the others read or written. auto: two a core.",
     ),
 ]
 MemoryOption = Annotated[

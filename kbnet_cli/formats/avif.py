@@ -43,6 +43,8 @@ def decode(data: bytes, *, max_megapixels: float | None = None) -> Photo:
         samples = imagecodecs.avif_decode(data)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"the AVIF data is broken: {error}") from error
+    if samples.dtype.itemsize != (1 if depth == 8 else 2):
+        raise InputError(f"the AVIF data is broken: its directory speaks of {depth} bits, and it holds {samples.dtype}")
     if samples.ndim == 2:
         samples = samples[:, :, np.newaxis]
     channels = samples.shape[2]
