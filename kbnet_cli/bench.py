@@ -15,12 +15,14 @@ from kbnet_cli.errors import UsageError
 from kbnet_cli.hub.library import Library
 from kbnet_cli.hub.transfer import Announce
 from kbnet_cli.kernels import running
+from kbnet_cli.lanes import lanes, most_lanes
 from kbnet_cli.machine import PeakMemory, processor
 from kbnet_cli.restore import channel_groups
 from kbnet_cli.settings import Places
 
 PHOTO = (4000, 6000)
 """The size of the photo whose time is estimated: 24 megapixels."""
+AT_ONCE_ROUNDS = 2
 SMALL = 64
 """A first picture of this size pays for what loading does not: pages of libraries, threads."""
 
@@ -44,8 +46,12 @@ class Measurement:
     """Above what the program held with the weights loaded; on a GPU, of its own memory. None: unknown."""
     tile: int
     """The weights' own, of which the photo's estimate is made."""
+    tiles_at_once: int
+    """As photos are restored."""
+    at_once_megapixels_a_second: float
+    """With so many tiles at once."""
     photo_seconds: float
-    """What a photo of 24 megapixels would take."""
+    """What a photo of 24 megapixels would take in the network."""
 
     @property
     def median_seconds(self) -> float:
@@ -88,7 +94,7 @@ def load(
 def measure(
     engine: Engine, *, size: int, rounds: int, progress: Callable[[int, int], None] | None = None
 ) -> Measurement:
-    """Send a synthetic tile through a network, once for nothing and then for so many rounds.
+    """Send a synthetic tile through a network, once for nothing and then for so many rounds; last, several at once.
 
     `progress` is told (tiles done, tiles in all).
 
@@ -111,8 +117,13 @@ def measure(
         seconds.append(time.perf_counter() - started)
         if progress:
             progress(turn + 1, rounds + 1)
+    peak_bytes = peak()
     loaded, choice, kernels = engine.checkpoint, engine.choice, running.running()
-    speed = size**2 / statistics.median(seconds[1:])
+    count = most_lanes(choice.device, choice.precision)
+    with lanes(count, shared=True) as own:
+        started = time.perf_counter()
+        list(own.pool.map(engine.residual, [tile] * (AT_ONCE_ROUNDS * count)))
+        speed = AT_ONCE_ROUNDS * count * size**2 / (time.perf_counter() - started)
     return Measurement(
         weights=loaded.name,
         architecture=loaded.architecture,
@@ -124,8 +135,10 @@ def measure(
         torch=running.torch_build(),
         size=size,
         seconds=tuple(seconds[1:]),
-        peak_memory_bytes=peak(),
+        peak_memory_bytes=peak_bytes,
         tile=loaded.facts.tile,
+        tiles_at_once=count,
+        at_once_megapixels_a_second=speed / 1e6,
         photo_seconds=_pixels_of_photo(engine) / speed,
     )
 

@@ -158,6 +158,7 @@ def measurement(found: "Measurement") -> None:
     memory = "unknown" if found.peak_memory_bytes is None else f"{found.peak_memory_bytes / 1e6:.0f} MB"
     above = "above the loaded weights" if found.device == "cpu" else "of the device, above the loaded weights"
     rounds = "1 round" if len(found.seconds) == 1 else f"median of {len(found.seconds)} rounds"
+    at_once = "one tile at a time" if found.tiles_at_once == 1 else f"{found.tiles_at_once} tiles side by side"
     rows = {
         "weights": f"{found.weights} ({found.architecture}), {found.precision} on {found.device}",
         "machine": f"{found.processor}, torch {found.torch}",
@@ -165,6 +166,7 @@ def measurement(found: "Measurement") -> None:
         "time": f"{found.median_seconds:.3g} s for {found.size}×{found.size} pixels ({rounds})",
         "speed": f"{found.megapixels_a_second:.3g} MP/s",
         "peak memory": f"{memory} {above}" if found.peak_memory_bytes is not None else memory,
+        "at once": f"{found.at_once_megapixels_a_second:.3g} MP/s, {at_once}",
         "24 MP photo": f"about {duration(found.photo_seconds)}, in the weights' own tiles of {found.tile}",
     }
     table = _table()

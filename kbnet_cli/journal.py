@@ -45,13 +45,16 @@ class Journal:
         unwritten: how many lines could not be written that resuming does without.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, object], *, photos: int | None) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, object], *, photos: int | None, read_only: bool = False
+    ) -> None:
         """Tell in the journal of a folder that a run begins. What it says is read when it is first asked.
 
         Args:
             folder: made if it is missing.
             settings: everything that changes pixels or files, of what JSON holds.
             photos: how many photos this run has; None where that is not known.
+            read_only: tell nothing, and make no folder: a journal that is not there is empty.
 
         Raises:
             UsageError: the folder or the journal cannot be read or written.
@@ -64,6 +67,10 @@ class Journal:
         self._run = secrets.token_hex(4)
         self._lock = threading.Lock()
         self._places: _Places | None = None
+        if read_only:
+            if not self.path.exists():
+                self._places = {}
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             is_new = not self.path.exists()

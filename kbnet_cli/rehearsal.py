@@ -18,6 +18,7 @@ def run(
     networks: Selection,
     voice: Voice,
     means: Means,
+    journals: batch.Journals | None,
 ) -> int:
     """Tell the plan and return the exit code: 1 if a photo would fail.
 
@@ -31,13 +32,13 @@ def run(
         raise UsageError("--dry-run has to know the photos", hint="name files or folders; no --stream or --watch")
     usual = networks.usual()
     alone = len(listed) == 1
+    pace = pace_for(means, networks, len(listed))  # before the probe takes memory
     with lanes(lane_count(means, networks), shared=not alone) as own:
         measured = probe(usual, networks.settings, own)
     told = Foreteller(voice)
     codecs = batch.CodecTimes(order)
-    pace = pace_for(means, networks, len(listed))
     held: list[int] = []
-    for outcome in batch.preview(listed, order):
+    for outcome in batch.preview(listed, order, journals=journals):
         extent = outcome.extent
         if extent is None or outcome.status != "done":
             told.photo(outcome, None)

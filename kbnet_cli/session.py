@@ -41,10 +41,11 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, means: Means, *, dry_r
     if listed is not None and not listed:
         raise UsageError("no photos found", hint="check the folder; names and first bytes both show no picture")
     networks = networks_for(wishes, voice)
-    if dry_run:
-        return rehearsal.run(listed or (), order, networks, voice, means)
     photos = None if listed is None else len(listed)
     call = _Call(order, wishes, voice, means, networks, photos)
+    if dry_run:
+        journals = call.journals(read_only=True)
+        return rehearsal.run(listed or (), order, networks, voice, means, journals)
     with contextlib.ExitStack() as stack:
         for folder in _exclusive(order, listed):
             stack.enter_context(locked(folder))
@@ -104,7 +105,7 @@ class _Call:
         self.stop = batch.Stop()
 
     def run(self, listed: Sequence[batch.Job] | None, then: str | None) -> int:
-        journals = self._journals()
+        journals = self.journals()
         # Of one photo the photo in hand is all there is, so that nobody waits for its end who has asked it to stop.
         several = self.photos != 1
         problem: KBNetError | Ended | None = None
@@ -141,14 +142,16 @@ class _Call:
             console.note("stopping when the photos in hand are done; once more to stop at once")
         self.stop.ask()
 
-    def _journals(self) -> batch.Journals | None:
+    def journals(self, *, read_only: bool = False) -> batch.Journals | None:
+        """Return the journals that this call goes by, if any."""
         order = self.order
         if order.stream or order.output == batch.STANDARD:
             return None  # nothing stays that a later run could find
         if order.existing != "resume" and not (order.into_folder and self.photos != 1):
             return None
         settings = journal_settings(order, self.wishes, self.networks)
-        return batch.Journals(order, settings, photos=self.photos, unchanged=self.networks.unchanged)
+        unchanged = self.networks.unchanged
+        return batch.Journals(order, settings, photos=self.photos, unchanged=unchanged, read_only=read_only)
 
     def _jobs(self, listed: Sequence[batch.Job] | None, reporter: Reporter) -> Iterable[batch.Job]:
         """Give the photos to restore; what is known of them ahead is looked up meanwhile."""

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -25,17 +26,32 @@ class Signals:
     """
 
     def __init__(self, ask: Callable[[], None] | None) -> None:
-        """Call `ask` at the first signal; without it that one ends the program already."""
+        """Call `ask` at the first signal, in a thread of its own; without it that one ends the program already."""
         self._ask = ask
+        self._asked: SimpleQueue[bool] = SimpleQueue()
         self.exit_code: int | None = None
 
     def take(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal. It takes no lock: what it interrupts may hold that."""
+        """Handle a signal. It takes no lock and prints nothing: what it interrupts may be about to do just that."""
         again = self.exit_code is not None
         self.exit_code = EXIT_CODES[signal.Signals(number)]
         if again or self._ask is None:
             raise Ended(self.exit_code)
-        self._ask()
+        self._asked.put(True)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Call `ask`, if it comes to that, while the block runs."""
+        listener = threading.Thread(target=self._listen, name="signals", daemon=True)
+        listener.start()
+        try:
+            yield
+        finally:
+            self._asked.put(False)
+
+    def _listen(self) -> None:
+        if self._asked.get() and self._ask is not None:
+            self._ask()
 
 
 @contextlib.contextmanager
@@ -45,9 +61,12 @@ def heeding(ask: Callable[[], None] | None) -> Iterator[Signals]:
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = {number: signal.signal(number, signals.take) for number in EXIT_CODES}
+    # A shell starts what is to run on behind a script with Ctrl-C ignored: that stays so.
+    heeded = [number for number in EXIT_CODES if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signals.take) for number in heeded}
     try:
-        yield signals
+        with signals.listening():
+            yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -31,7 +31,7 @@ def test_the_table_is_on_standard_output(kbnet: Call, random_weights: Path) -> N
     shown = kbnet("bench", "-w", random_weights, *CPU, "--precision", "fp32")
     assert (shown.code, shown.stderr) == (0, "")
     said = {line[:11].strip(): line[11:].strip() for line in shown.stdout.splitlines()}
-    assert list(said) == ["weights", "machine", "kernels", "time", "speed", "peak memory", "24 MP photo"]
+    assert list(said) == ["weights", "machine", "kernels", "time", "speed", "peak memory", "at once", "24 MP photo"]
     assert said["weights"] == "random (KBNet-S), fp32 on cpu"
     assert said["time"].endswith(" s for 64×64 pixels (median of 2 rounds)")
     assert said["24 MP photo"].endswith("in the weights' own tiles of 64")
@@ -42,7 +42,8 @@ def test_json_is_one_object_that_adds_up(kbnet: Call, random_weights: Path) -> N
     found = json.loads(shown.stdout)
     assert set(found) == {
         "event", "weights", "architecture", "device", "precision", "processor", "threads", "kernels", "torch", "size",
-        "seconds", "peak_memory_bytes", "tile", "photo_seconds", "median_seconds", "megapixels_a_second",
+        "seconds", "peak_memory_bytes", "tile", "tiles_at_once",
+        "at_once_megapixels_a_second", "photo_seconds", "median_seconds", "megapixels_a_second",
     }  # fmt: skip
     assert (found["event"], found["precision"], found["size"], found["tile"]) == ("bench", "bf16", 64, 64)
     assert len(found["seconds"]) == 2
@@ -65,7 +66,7 @@ def test_a_photo_takes_its_overlapping_tiles_for_each_pass(sizes: KBNetSSizes, p
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     # An eighth of 1000 is shared by neighbours, half of that lies beyond each edge: 4000 + 125 is 4.6 steps of 875.
     tiles_of_photo = 5 * 7
-    assert found.photo_seconds * found.megapixels_a_second == pytest.approx(tiles_of_photo * passes)
+    assert found.photo_seconds * found.at_once_megapixels_a_second == pytest.approx(tiles_of_photo * passes)
 
 
 def test_on_cuda_the_device_tells_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,10 +17,17 @@ class Journals:
     """The journals of one run: that of the output folder, or one for each folder of outputs beside their inputs."""
 
     def __init__(
-        self, order: Order, settings: Mapping[str, object], *, photos: int | None, unchanged: Unchanged
+        self,
+        order: Order,
+        settings: Mapping[str, object],
+        *,
+        photos: int | None,
+        unchanged: Unchanged,
+        read_only: bool = False,
     ) -> None:
         self._root = order.output if order.into_folder else None
-        self._resumes = order.existing == "resume"
+        self._tidies = order.existing == "resume" and not read_only
+        self._read_only = read_only
         self._settings = settings
         self._photos = photos
         self._unchanged = unchanged
@@ -34,12 +41,12 @@ class Journals:
         """Return the journal that an output stands in."""
         folder = self._root or target.parent
         with self._lock:
-            if self._resumes and target.parent not in self._clean:
+            if self._tidies and target.parent not in self._clean:
                 self._clean.add(target.parent)
                 remove_stale_partials((target.parent,))
             if folder not in self._open:
                 try:
-                    self._open[folder] = Journal(folder, self._settings, photos=self._photos)
+                    self._open[folder] = Journal(folder, self._settings, photos=self._photos, read_only=self._read_only)
                 except UsageError as error:
                     if folder == self._root:
                         raise

@@ -42,7 +42,8 @@ def open_photo(
     """Read a photo whose output is not there yet, as it is to be restored.
 
     `wait` returns when all earlier photos are done with. It is called where a photo turns out to be of another format
-    than its name says, so that of two such photos that would write one output always the earlier has it.
+    than its name says, so that of two such photos that would write one output always the earlier has it; and where a
+    photo has come before and was changed since.
 
     Raises:
         PhotoError: it cannot be read, or its output cannot be written.
@@ -54,7 +55,8 @@ def open_photo(
     # Asked before anything is read where the output's name is known: thousands of photos that are done already are
     # passed over quickly.
     if job.target == STANDARD or codec.format_of_name(job.target.name):
-        claims.claim(job)
+        if claims.claim(job):
+            wait()
         found = existing_output(job, order, journals)
         if isinstance(found, str):
             return Opened(job, found)
@@ -66,7 +68,8 @@ def open_photo(
     if job.target != expected or found is None:
         if job.target != expected:
             wait()
-        claims.claim(job)
+        if claims.claim(job):
+            wait()
         found = existing_output(job, order, journals)
     if isinstance(found, str):
         return Opened(job, found)

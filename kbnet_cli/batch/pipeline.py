@@ -32,15 +32,15 @@ class Stop:
     """Whether photos that are not in the network yet are to be left."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked = False  # no Event: it takes a lock, and a signal may come while that is held
         self._listeners: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:
-        return self._asked.is_set()
+        return self._asked
 
     def ask(self) -> None:
         """Finish what is in the network or behind it, and begin nothing more."""
-        self._asked.set()
+        self._asked = True
         for listener in self._listeners:
             listener()
 
@@ -104,6 +104,8 @@ class _Run:
         self.line: deque[Future[Outcome] | None] = deque()
         """What became, or will have become, of photos not told of yet, in their order; None: there are no more."""
         self.news: SimpleQueue[None] = SimpleQueue()
+        self.beginning = threading.Lock()
+        """Held while a photo is begun, so that none is on its way that does not stand in the line."""
         self.stop.tell(self._nudge)
 
     def outcomes(self, found: Iterable[Job]) -> Generator[Outcome]:
@@ -120,8 +122,9 @@ class _Run:
                         return
                     with contextlib.suppress(Dropped, CancelledError):
                         yield future.result()
-                if self.stop and not self.line:
-                    wait = True
+                with self.beginning:
+                    wait = bool(self.stop) and not self.line
+                if wait:
                     return
                 self.news.get()
         except Exception:
@@ -140,11 +143,12 @@ class _Run:
             for ticket, job in enumerate(found):
                 self.slots.acquire()
                 taken = self.budget.take(self.pace.cost(job))
-                if self.stop:
-                    break
-                future = pool.submit(self._one, ticket, job)
+                with self.beginning:
+                    if self.stop:
+                        break
+                    future = pool.submit(self._one, ticket, job)
+                    self.line.append(future)
                 future.add_done_callback(partial(self._leave, taken))
-                self.line.append(future)
                 self._nudge()
         except BaseException as error:
             failure: Future[Outcome] = Future()

@@ -47,14 +47,27 @@ def pictures(order: Order, stream: Iterable[bytes]) -> Iterator[Job]:
     """Give the jobs of a stream's pictures, as they come: into a folder as stdin-0001.png and so on.
 
     A stream that breaks off or goes wrong ends in a job whose data is not there: `Job.error` tells why.
+
+    Raises:
+        UsageError: the output is neither standard output nor a folder.
     """
+    if order.output is None:
+        raise UsageError("--stream needs an output", hint="add -o - for standard output, or -o FOLDER/")
+    if order.output != STANDARD and not order.into_folder:
+        raise UsageError(
+            f"{order.output}: one output for the pictures of a stream, expected a folder",
+            hint=f"end it in a slash: -o {order.output}/",
+        )
+    return _pictures(order, stream)
+
+
+def _pictures(order: Order, stream: Iterable[bytes]) -> Iterator[Job]:
     number = 0
     try:
         for number, data in enumerate(stream, 1):
             if order.output == STANDARD:
                 yield Job(STANDARD, STANDARD, natural=order.format == "auto", data=data, number=number)
             else:
-                assert order.output is not None
                 below = Path(f"stdin-{number:04}{_extension(order, codec.kind_of(data))}")
                 job = _job(order, Source(STANDARD, below), into_folder=True)
                 yield replace(job, data=data, number=number)
@@ -221,14 +234,14 @@ class Claims:
                 )
             self._owners[target] = job.source
 
-    def claim(self, job: Job) -> None:
-        """Claim a photo's settled output.
+    def claim(self, job: Job) -> bool:
+        """Claim a photo's settled output, and tell whether this photo has come before: it was changed since.
 
         Raises:
             OutputError: it is one of the inputs, or another photo's.
         """
         if job.target == STANDARD:
-            return
+            return False
         target = _real(job.target)
         with self._lock:
             if target in self._inputs:
@@ -236,9 +249,9 @@ class Claims:
             elif (owner := self._owners.get(target)) is None:
                 self._owners[target] = job.source
                 self._late.setdefault(job.source, []).append(target)
-                return
+                return False
             elif owner == job.source:
-                return
+                return target in self._late.get(job.source, ())
             else:
                 why = f"is that of {owner} too"
         raise OutputError(

@@ -1,7 +1,7 @@
 """What would become of photos, by their headers where these tell enough: nothing is restored and nothing written."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,7 +10,7 @@ from kbnet_cli.batch.journals import Journals
 from kbnet_cli.batch.opening import existing_output, open_photo, read
 from kbnet_cli.batch.order import STANDARD, Job, Order, Outcome
 from kbnet_cli.batch.planning import Claims, settle
-from kbnet_cli.errors import KBNetError
+from kbnet_cli.batch.sidecars import sidecars
 from kbnet_cli.formats import codec
 from kbnet_cli.formats.extent import Extent, extent
 
@@ -22,7 +22,7 @@ def peek(job: Job) -> Extent | None:
     try:
         with job.source.open("rb") as file:
             return extent(file, job.source.stat().st_size)
-    except OSError:
+    except Exception:  # whatever is wrong with one file, reading it will say
         return None
 
 
@@ -31,10 +31,12 @@ def preview(found: Iterable[Job], order: Order, *, journals: Journals | None = N
 
     A photo whose header is as usual is not read further, so damage behind it does not show.
     """
-    claims = Claims()
+    claims = Claims(found) if isinstance(found, Sequence) else Claims()
     for job in found:
         started = time.perf_counter()
         outcome = isolated(job, partial(_previewed, job, order, claims, journals))
+        if outcome.status == "failed":
+            claims.release(job)
         yield replace(outcome, seconds=time.perf_counter() - started)
 
 
@@ -46,21 +48,24 @@ class CodecTimes:
         self._seconds_a_megapixel: dict[tuple[str, str], float] = {}
 
     def seconds(self, job: Job, extent: Extent) -> float:
-        """Return what a photo takes, settled and not restored yet; 0 where the first one cannot be read."""
+        """Return what a photo takes, settled and not restored yet; 0 where none of its kind could be read so far."""
         kind = job.source.suffix.lower(), job.format or ""
         if kind not in self._seconds_a_megapixel:
-            self._seconds_a_megapixel[kind] = self._measured(job) / extent.megapixels
+            measured = self._measured(job)
+            if measured is None:
+                return 0.0
+            self._seconds_a_megapixel[kind] = measured / extent.megapixels
         return self._seconds_a_megapixel[kind] * extent.megapixels
 
-    def _measured(self, job: Job) -> float:
+    def _measured(self, job: Job) -> float | None:
         order, started = self._order, time.perf_counter()
         try:
             data = read(job.source)
             development = replace(order.development, mode=codec.raw_mode_for(job.format or "", order.raw_mode))
-            photo = codec.decode(data, development=development)
+            photo = codec.decode(data, max_megapixels=order.max_megapixels, development=development)
             codec.encode(photo, job.format or "", depth=order.depth, quality=order.quality)
-        except (KBNetError, OSError):
-            return 0.0
+        except Exception:  # whatever a decoder may throw: it fails this photo when its turn comes
+            return None
         return time.perf_counter() - started
 
 
@@ -73,7 +78,11 @@ def _previewed(job: Job, order: Order, claims: Claims, journals: Journals | None
         if seen.channels < 4 and order.max_megapixels is None and _fits(seen.kind, settled.format, order):
             claims.claim(settled)
             found = existing_output(settled, order, journals)
-            return Outcome(settled, found if isinstance(found, str) else "done", seen)
+            if isinstance(found, str):
+                return Outcome(settled, found)
+            if order.sidecars:
+                sidecars(settled, order.existing)  # one that stands in the way is told
+            return Outcome(settled, "done", seen)
     opened = open_photo(job, order, claims, journals)
     if opened.photo is None:
         return Outcome(opened.job, opened.status or "skipped")

@@ -64,4 +64,9 @@ def write(found: tuple[Sidecar, ...], *, overwrite: bool) -> None:
         OutputError: one cannot be written.
     """
     for sidecar in found:
-        writing.write(sidecar.target, sidecar.data, overwrite=overwrite)
+        try:
+            writing.write(sidecar.target, sidecar.data, overwrite=overwrite)
+        except OutputError:
+            # Raw and JPEG of one name share one, and may write it at the same time.
+            if not _is_there(sidecar.target, sidecar.data, "overwrite"):
+                raise

@@ -71,7 +71,7 @@ def abandon() -> None:
     global _abandoned
     with _lock:
         _abandoned = True
-        for partial in _unfinished:
+        for partial in tuple(_unfinished):  # whoever has written one takes it out meanwhile
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
 
