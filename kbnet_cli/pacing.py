@@ -13,10 +13,9 @@ from kbnet_cli.selection import Selection
 
 USUAL_PHOTOS = (4, 16)
 """The least and the most that are in hand unless told otherwise: two a core."""
-TIMES_DECODED = 4
-"""How often a photo is held at most: as decoded, as restored, and twice while it is encoded."""
-TIMES_DEVELOPED = 6
-"""The same of camera raw, which is demosaiced in another process."""
+TIMES_HELD = 7
+"""How often a photo is held at most: as decoded, as restored, and while it is encoded; measured of TIFF and PNG."""
+TIMES_HELD_OF_JPEG = 4
 TIMES_FILE = 12
 """What a photo holds, by its file, where the header does not tell: a JPEG of 0.3 bytes a pixel."""
 USUAL_WIDTH = 64
@@ -96,4 +95,4 @@ def cost(job: Job) -> int:
     seen = peek(job)
     if seen is None:
         return TIMES_FILE * size
-    return size + seen.pixel_bytes * (TIMES_DEVELOPED if seen.kind == "raw" else TIMES_DECODED)
+    return size + seen.pixel_bytes * (TIMES_HELD_OF_JPEG if seen.kind == "jpg" else TIMES_HELD)

@@ -102,6 +102,7 @@ class _Call:
     ) -> None:
         self.order, self.wishes, self.voice, self.means = order, wishes, voice, means
         self.networks, self.photos = networks, photos
+        self.pace = pace_for(means, networks, photos)
         self.stop = batch.Stop()
 
     def run(self, listed: Sequence[batch.Job] | None, then: str | None) -> int:
@@ -180,13 +181,12 @@ class _Call:
                 )
 
     def _restore(self, jobs: Iterable[batch.Job], teller: Teller, journals: batch.Journals | None) -> None:
-        pace = pace_for(self.means, self.networks, self.photos)
         with lanes(lane_count(self.means, self.networks), shared=self.photos != 1) as own:
             outcomes = batch.process(
                 jobs,
                 self.order,
                 lambda job, photo: self._restored(job, photo, teller, own),
-                pace=pace,
+                pace=self.pace,
                 journals=journals,
                 stop=self.stop,
             )

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: asked once, what is in hand is finished; asked twice, or where that is all there is, now."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -52,6 +53,26 @@ class Signals:
     def _listen(self) -> None:
         if self._asked.get() and self._ask is not None:
             self._ask()
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """End the program at the first signal while the block runs, without a word and from wherever it is.
+
+    For libraries that start: what is raised in the middle of that may come out as anything. Nothing is open yet.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: os._exit(EXIT_CODES[signal.Signals(number)]))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

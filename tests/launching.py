@@ -94,6 +94,10 @@ class Run:
         assert self.process.pid is not None
         return self.process.pid
 
+    def was_asked(self) -> bool:
+        """Tell whether it has said that it will stop."""
+        return "stopping when" in self.stderr
+
     def send(self, number: int, *, group: bool = False) -> None:
         """Send a signal; to all of its processes, as a terminal does, if it is for the group."""
         (os.killpg if group else os.kill)(self.pid, number)

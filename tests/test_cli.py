@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from kbnet_cli import cli
+from kbnet_cli.journal import NAME as JOURNAL
 from tests.pictures import picture, write_picture
 
 
@@ -96,8 +98,8 @@ def test_many_photos_one_of_them_broken(kbnet: Call, tmp_path: Path, identity_we
     at = next(number for number, line in enumerate(lines) if line.startswith("error: "))
     assert "b.jpg: " in lines[at]
     assert lines[at + 1].startswith("hint: ")
-    assert lines[-1] == "2 done, 0 skipped, 1 failed"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "sub.png"]
+    assert re.fullmatch(r"2 done, 0 skipped, 1 failed; 0\.0 MP in [0-9.]+ s \([0-9.]+ MP/s\)", lines[-1])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [JOURNAL, "a.png", "sub.png"]
 
 
 def test_json_has_one_object_a_photo_and_a_summary(kbnet: Call, tmp_path: Path, identity_weights: Path) -> None:
@@ -114,7 +116,10 @@ def test_json_has_one_object_a_photo_and_a_summary(kbnet: Call, tmp_path: Path, 
     assert (first["status"], first["width"], first["height"], first["error"]) == ("done", 56, 40, None)
     assert (second["status"], second["error"]["code"]) == ("failed", "input")
     assert second["error"]["message"].endswith("no such file")
-    assert summary == {"event": "summary", "done": 1, "skipped": 0, "failed": 1, "left": 0}
+    counts = {"done": 1, "kept": 0, "skipped": 0, "failed": 1, "left": 0, "stopped": None}
+    assert summary.items() >= ({"event": "summary", "megapixels": 0.00224} | counts).items()
+    assert summary.keys() == {"event", "megapixels", "seconds", "megapixels_a_second", *counts}
+    assert summary["megapixels_a_second"] == pytest.approx(0.00224 / summary["seconds"], abs=1e-3)
 
 
 def test_dry_run_writes_nothing_and_tells_the_plan(kbnet: Call, tmp_path: Path, identity_weights: Path) -> None:
@@ -132,7 +137,7 @@ def test_dry_run_writes_nothing_and_tells_the_plan(kbnet: Call, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["denoise"], "Missing argument"),
+        (["denoise"], "expected INPUT, or --from-list FILE"),
         (["denoise", "a.png", "--nonsense"], "No such option"),
         (["denoise", "a.png", "--strength", "2"], "--strength"),
         (["denoise", "a.png", "--format", "bmp"], "--format"),
@@ -216,23 +221,37 @@ def test_a_pipe_carries_the_picture_alone(tmp_path: Path, identity_weights: Path
     assert b"standard input" in done.stderr
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_no_half_file(
-    number: signal.Signals, code: int, tmp_path: Path, random_weights: Path
+    number: signal.Signals, code: int, times: int, tmp_path: Path, random_weights: Path
 ) -> None:
-    for name in ("1", "2", "3"):
-        write_picture(tmp_path / f"{name}.png", size=(16, 16))
-    write_picture(tmp_path / "4.png", size=(4000, 4000))
-    photos = [tmp_path / f"{name}.png" for name in ("1", "2", "3", "4")]
-    words = command("denoise", *photos, "-o", f"{tmp_path}/out/", "-w", random_weights)
+    # With two photos in hand, the third begins only where the second is in the network, and holds up the fifth.
+    sizes = {"1": (16, 16), "2": (600, 900), "3": (16, 16), "4": (600, 900), "5": (16, 16)}
+    for name, size in sizes.items():
+        write_picture(tmp_path / f"{name}.png", size=size)
+    photos = [tmp_path / f"{name}.png" for name in sizes]
+    words = command("denoise", *photos, "-o", f"{tmp_path}/out/", "-w", random_weights, "--jobs", "2")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(words, stderr=subprocess.PIPE, env=environment) as running:
+        assert running.stderr is not None
         wait_for(tmp_path / "out/3.png")
         running.send_signal(number)
-        _, said = running.communicate(timeout=60)
+        said = b""
+        while b"stopping when" not in said:
+            said = running.stderr.readline()
+            assert said, "it ended without a word"
+        if times == 2:
+            running.send_signal(number)
+        said = running.stderr.read()
     assert running.returncode == code
     assert b"Traceback" not in said
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.png", "2.png", "3.png"]
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    if times == 2:
+        assert found == {JOURNAL, "1.png", "3.png"}
+    else:  # what was in the network is finished
+        assert found - {"4.png"} == {JOURNAL, "1.png", "2.png", "3.png"}
+        assert b"stopped" in said or b"left" in said, said
 
 
 def wait_for(path: Path, seconds: float = 60) -> None:

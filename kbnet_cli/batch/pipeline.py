@@ -32,7 +32,7 @@ class Stop:
     """Whether photos that are not in the network yet are to be left."""
 
     def __init__(self) -> None:
-        self._asked = False  # no Event: it takes a lock, and a signal may come while that is held
+        self._asked = False
         self._listeners: list[Callable[[], None]] = []
 
     def __bool__(self) -> bool:

@@ -53,6 +53,7 @@ from kbnet_cli.cli.options import (
     weights_option,
 )
 from kbnet_cli.cli.settling import Context, settled
+from kbnet_cli.stopping import at_once
 
 if TYPE_CHECKING:
     from kbnet_cli.batch import Existing
@@ -158,11 +159,12 @@ def verb(task: Task) -> Callable[..., None]:
         quiet: Quiet = False,
         verbose: Verbose = False,
     ) -> None:
-        from kbnet_cli import console, session
-        from kbnet_cli.batch import STANDARD, Order
-        from kbnet_cli.formats.development import Development
-        from kbnet_cli.pacing import Means
-        from kbnet_cli.preparing import Voice, Wishes
+        with at_once():
+            from kbnet_cli import console, session
+            from kbnet_cli.batch import STANDARD, Order
+            from kbnet_cli.formats.development import Development
+            from kbnet_cli.pacing import Means
+            from kbnet_cli.preparing import Voice, Wishes
 
         if output == "-" and json:
             raise typer.BadParameter("-o - and --json would both write to standard output")

@@ -7,7 +7,8 @@ from kbnet_cli.errors import InputError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_TEXT_BYTES = 1 << 26
-"""Compressed chunks that hold more than 64 MB are bombs: ICC profiles and XMP packets end far below."""
+"""Compressed metadata of more than 64 MB in a file are a bomb: ICC profiles and XMP packets end far below."""
+_STEP_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,30 @@ def parse(data: bytes) -> Structure:
     return Structure(_header(chunks[0].content), tuple(chunks), data[at:])
 
 
-def inflate(compressed: bytes) -> bytes | None:
-    """Return a compressed block, or None if it is broken or far too long."""
-    stream = zlib.decompressobj()
-    try:
-        block = stream.decompress(compressed, LARGEST_TEXT_BYTES)
-    except zlib.error:
-        return None
-    return block if stream.eof else None
+class Inflation:
+    """Inflate the compressed blocks of one file, and no more than 64 MB of them together."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST_TEXT_BYTES
+
+    def inflate(self, compressed: bytes) -> bytes | None:
+        """Return a compressed block, or None if it is broken or more than what is left."""
+        stream = zlib.decompressobj()
+        pieces: list[bytes] = []
+        while not stream.eof:
+            step = min(_STEP_BYTES, self.left)
+            if step == 0:
+                return None
+            self.left -= step  # a broken block counts by steps: how far it went is not known
+            try:
+                pieces.append(stream.decompress(compressed, step))
+            except zlib.error:
+                return None
+            self.left += step - len(pieces[-1])
+            compressed = stream.unconsumed_tail
+            if not (compressed or pieces[-1] or stream.eof):
+                return None
+        return b"".join(pieces)
 
 
 def _header(content: bytes) -> Header:

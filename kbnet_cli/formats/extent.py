@@ -16,6 +16,7 @@ from kbnet_cli.formats.tiff_pages import Pages, read_pages
 from kbnet_cli.formats.tiff_structure import FLOAT, PALETTE, File, read_structure
 from kbnet_cli.photo import CHANNELS
 
+_LONGEST_SIDE = 2**31
 _MOST_SEGMENTS = 2000
 """Of JPEG, PNG and WebP. A profile and previews take some hundred in the worst files."""
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -71,7 +72,9 @@ def extent(file: Seekable, file_bytes: int) -> Extent | None:
         found = reader(peek) if reader else None
     except (KBNetError, OSError, ValueError, OverflowError, LookupError, struct.error):
         return None
-    return found if found is not None and found.height > 0 and found.width > 0 else None
+    if found is None or not (0 < found.height <= _LONGEST_SIDE and 0 < found.width <= _LONGEST_SIDE):
+        return None
+    return found
 
 
 def _jpeg(peek: Peek) -> Extent | None:

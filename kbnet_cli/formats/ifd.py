@@ -6,7 +6,9 @@ stays a block. Camera raw files and EXIF blocks are built in the same way and ar
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from kbnet_cli.errors import InputError
@@ -35,6 +37,10 @@ TYPE_SIZES = {
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MOST_DIRECTORIES = 10_000  # a scanned book has thousands of pages; a chain made to hang a reader has more
 _MOST_ENTRIES = 1_000_000
+_MOST_OF_TREE = 100
+MOST_BROKEN = 16
+"""Directories of a file that cannot be read. Each of them may take as long as a whole one."""
+_SUB_DIRECTORIES = 330
 
 RAW_MAGICS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00")
 """The first four bytes of Olympus and Panasonic raw files, which are TIFF in all but these."""
@@ -107,6 +113,11 @@ class Directory:
     """The byte behind it."""
     link: int = 0
     """Where the offset of this directory is written: in the header or at the end of the one before it."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of all values that can be read."""
+        return sum(len(entry.value or b"") for entry in self.entries)
 
     def find(self, tag: int) -> Entry | None:
         """Return the first entry with this tag."""
@@ -186,12 +197,35 @@ def read_chain(data: bytes) -> Iterator[Directory]:
         seen.add(offset)
         directory = read_directory(data, layout, offset, link)
         entries += len(directory.entries)
-        claimed += sum(len(entry.value or b"") for entry in directory.entries)
+        claimed += directory.value_bytes
         if len(seen) > _MOST_DIRECTORIES or entries > _MOST_ENTRIES or claimed > 2 * len(data):
             raise InputError(f"{len(seen)} TIFF directories with {entries} entries are more than a file has")
         yield directory
         link = offset + layout.count_bytes + len(directory.entries) * layout.entry_bytes
         offset = directory.next_offset
+
+
+def read_tree(data: bytes, layout: Layout) -> list[Directory]:
+    """Read the directories of a camera raw file: the chain, then those below, a hundred at most.
+
+    What cannot be read is left out: a raw file that was cut is still a raw file.
+    """
+    found: list[Directory] = []
+    with suppress(InputError):
+        found += islice(read_chain(data), _MOST_OF_TREE)
+    claimed = broken = 0
+    for page in found:  # which grows as it is gone through
+        for offset in page.integers(_SUB_DIRECTORIES, layout.order)[: max(0, _MOST_OF_TREE - len(found))]:
+            try:
+                directory = read_directory(data, layout, offset)
+            except InputError:
+                broken += 1
+            else:
+                found.append(directory)
+                claimed += directory.value_bytes
+            if claimed > 2 * len(data) or broken > MOST_BROKEN:
+                return found
+    return found
 
 
 def pack_directory(layout: Layout, entries: tuple[Entry, ...], next_offset: int) -> bytes:

@@ -204,20 +204,28 @@ def _stream(file: bytes) -> tuple[list[Box], bytes]:
 def _blocks(boxes: tuple[Box, ...]) -> Metadata:
     """Find EXIF and XMP, packed by Brotli or not."""
     found: dict[str, bytes] = {}
+    left = LARGEST_TEXT_BYTES
     for box in boxes:
-        kind, content = box.kind, box.content
-        if _packs_block(box):
-            kind = content[:4]
-            try:
-                content = bytes(imagecodecs.brotli_decode(content[4:], out=LARGEST_TEXT_BYTES))
-            except (RuntimeError, ValueError) as error:
-                raise InputError("the packed metadata of the JPEG XL file is broken") from error
-        name = _BLOCKS.get(kind)
+        packed = _packs_block(box)
+        name = _BLOCKS.get(box.content[:4] if packed else box.kind)
+        if name is None:
+            continue
+        content = box.content
+        if packed:
+            content = _unpack(content[4:], left)
+            left -= len(content)
         if name == "exif":
             content = content[4 + int.from_bytes(content[:4], "big") :]
-        if name is not None and content:
+        if content:
             found.setdefault(name, content)
     return Metadata(**found)
+
+
+def _unpack(packed: bytes, most: int) -> bytes:
+    try:
+        return bytes(imagecodecs.brotli_decode(packed, out=most))
+    except (RuntimeError, ValueError) as error:
+        raise InputError("the packed metadata of the JPEG XL file is broken or far too long") from error
 
 
 def _packs_block(box: Box) -> bool:

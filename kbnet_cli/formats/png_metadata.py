@@ -4,7 +4,7 @@ import string
 import zlib
 
 from kbnet_cli.formats import photoshop
-from kbnet_cli.formats.chunks import Chunk, Structure, inflate
+from kbnet_cli.formats.chunks import Chunk, Inflation, Structure
 from kbnet_cli.photo import Metadata
 
 XMP_KEYWORD = b"XML:com.adobe.xmp"
@@ -21,11 +21,12 @@ _RAW_PROFILES = {
 def read(structure: Structure) -> Metadata:
     """Find the blocks in a file's chunks; where two chunks hold the same block, the first counts."""
     found: dict[str, bytes] = {}
+    inflation = Inflation()
     for chunk in structure.chunks:
         name = kind(chunk)
         if name is None or name in found:
             continue
-        block = _block(chunk)
+        block = _block(chunk, inflation)
         if block:
             found[name] = block
     return Metadata(**found)
@@ -57,28 +58,28 @@ def kind(chunk: Chunk) -> str | None:
     return None
 
 
-def _block(chunk: Chunk) -> bytes | None:
+def _block(chunk: Chunk, inflation: Inflation) -> bytes | None:
     keyword, _, rest = chunk.content.partition(b"\0")
     if chunk.name == b"eXIf":
         return chunk.content.removeprefix(b"Exif\0\0")
     if chunk.name == b"iCCP":
-        return inflate(rest[1:])
-    text = _text(chunk.name, rest)
+        return inflation.inflate(rest[1:])
+    text = _text(chunk.name, rest, inflation)
     if text is None or keyword == XMP_KEYWORD:
         return text
     return _raw_profile(text)
 
 
-def _text(name: bytes, rest: bytes) -> bytes | None:
+def _text(name: bytes, rest: bytes, inflation: Inflation) -> bytes | None:
     """Return the text behind a keyword, inflated where it is compressed."""
     if name == b"tEXt":
         return rest
     if name == b"zTXt":
-        return inflate(rest[1:])
+        return inflation.inflate(rest[1:])
     compressed = rest[:1] == b"\1"
     _, _, behind_language = rest[2:].partition(b"\0")
     _, _, text = behind_language.partition(b"\0")
-    return inflate(text) if compressed else text
+    return inflation.inflate(text) if compressed else text
 
 
 def _raw_profile(text: bytes) -> bytes | None:

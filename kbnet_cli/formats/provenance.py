@@ -28,6 +28,8 @@ _RDF = f"{xmp.RDF} RDF"
 _DESCRIPTION = f"{xmp.RDF} Description"
 _PROPERTY = f"{NAMESPACE} Restorations"
 _ARRAY = f"{xmp.RDF} Seq"
+_TO_ARRAY = (_RDF, _DESCRIPTION, _PROPERTY, _ARRAY)
+_PATHS = frozenset((*around, *_TO_ARRAY[:length]) for around in ((), (_META,)) for length in range(len(_TO_ARRAY) + 1))
 _SPACES = f'xmlns:rdf="{xmp.RDF}" xmlns:kbnet="{NAMESPACE}"'
 _EMPTY = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
@@ -70,9 +72,11 @@ def _extended(packet: bytes, entry: Entry) -> bytes | None:
     text = xmp.read(packet)
     if text is None or xmp.lacks_extension(text.xml):
         return None
-    found = xmp.elements(text.xml)
-    array, said = _first(found, _RDF, _DESCRIPTION, _PROPERTY, _ARRAY), _first(found, _RDF, _DESCRIPTION, _PROPERTY)
-    rdf, meta = _first(found, _RDF), _first(found, _META)
+    found = xmp.elements(text.xml, _PATHS)
+    if found is None:
+        return None
+    array, said, rdf = (_first(found, *_TO_ARRAY[:length]) for length in (4, 3, 1))
+    meta = _first(found, _META)
     # Each piece declares its own prefixes: in what others wrote they may stand for something else.
     if array is not None:
         changed = xmp.put_last(text.xml, array, _item(entry, _SPACES))

@@ -10,6 +10,8 @@ APP0, APP1, APP2, APP11, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE
 LARGEST_PAYLOAD = 65533
 """A segment's length is 16 bits and counts its own two bytes."""
 
+_MOST_SCANS = 256
+"""Each goes over the whole picture, also where nothing stands in it. Progressive files have about ten."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _AFTER_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """The next marker in entropy-coded data: not a stuffed zero, not a restart, not a fill byte."""
@@ -100,6 +102,10 @@ def parse(data: bytes) -> Structure:
             frame = _frame(segment)
         elif marker == SOS:
             scans += 1
+            if scans > _MOST_SCANS:
+                raise InputError(
+                    f"got a JPEG file of more than {_MOST_SCANS} scans, which only files made to hang a reader have"
+                )
             found = _AFTER_SCAN.search(data, at)
             if found is None:
                 raise _truncated("the picture's data ends without an end-of-image marker")

@@ -7,12 +7,11 @@ and of the photo's directory only the entries that say how samples are stored ar
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from kbnet_cli.errors import InputError
 from kbnet_cli.formats.arena import Arena, Span
-from kbnet_cli.formats.ifd import Directory, Entry, Layout, Order, read_chain, read_directory
+from kbnet_cli.formats.ifd import MOST_BROKEN, Directory, Entry, Layout, Order, read_chain, read_directory
 from kbnet_cli.formats.tiff_structure import YCBCR, File, Structure
 
 STORAGE = frozenset(
@@ -28,6 +27,8 @@ _DEFAULTS = {266: 1, 277: 1, 284: 1, 317: 1, 339: 1}
 """What a reader assumes where fill order, samples of a pixel, planes, predictor or sample format are missing."""
 _POINTERS = (330, 34665, 34853, 40965)
 _MOST_ENTRIES = 1_000_000
+_MOST_CLAIMED = 4
+"""What all directories together may speak of, in lengths of the file. `ifd` allows the pages alone two."""
 _PADDING = 16  # writers put zeros between strips to begin each at an even or round offset
 _ROWS = 278
 _OFFSETS, _COUNTS = (273, 324), (279, 325)
@@ -153,15 +154,23 @@ def _used(data: bytes, file: File) -> Iterator[Span]:
     """List what the directories take up, their own bytes and what they point at, but for the photo's samples."""
     layout = file.layout
     yield 0, 16 if layout.big else 8
-    waiting = list(file.pages)
-    seen = {page.offset for page in waiting}
-    entries = 0
+    waiting: list[Directory | int] = list(file.pages)  # below the pages offsets: a directory may be as long as the file
+    seen = {page.offset for page in file.pages}
+    entries = claimed = broken = 0
     while waiting:
-        page = waiting.pop()
-        entries += len(page.entries)
-        if entries > _MOST_ENTRIES:
+        place = waiting.pop()
+        try:
+            page = read_directory(data, layout, place) if isinstance(place, int) else place
+        except InputError:  # a pointer into nowhere takes up nothing
+            broken += 1
+            page = None
+        entries += len(page.entries) if page else 0
+        claimed += page.value_bytes if page else 0
+        if max(entries, len(seen)) > _MOST_ENTRIES or claimed > _MOST_CLAIMED * len(data) or broken > MOST_BROKEN:
             yield 0, len(data)  # made to hang a reader: whatever it holds, it stays
             return
+        if page is None:
+            continue
         yield page.offset, page.end
         yield from ((e.offset, e.offset + len(e.value)) for e in page.entries if e.offset is not None and e.value)
         if page is not file.directory:
@@ -169,8 +178,7 @@ def _used(data: bytes, file: File) -> Iterator[Span]:
         for offset in (at for tag in _POINTERS for at in page.integers(tag, layout.order)):
             if offset not in seen:
                 seen.add(offset)
-                with suppress(InputError):  # a pointer into nowhere takes up nothing
-                    waiting.append(read_directory(data, layout, offset))
+                waiting.append(offset)
 
 
 def _samples(page: Directory, layout: Layout) -> Iterator[Span]:

@@ -169,14 +169,17 @@ def check_whole(data: bytes, structure: Structure) -> Structure:
         needed = _needed(structure, index) if structure.compression == UNCOMPRESSED else 1
         if offset < 8 or count < needed:
             raise InputError(f"{name} {index} has {count} bytes of picture data, expected {needed}")
+    if structure.compression == UNCOMPRESSED:
+        # Some writers count the padding behind a strip too; it is no part of the picture.
+        counts = tuple(min(count, _needed(structure, index)) for index, count in enumerate(counts))
+    elif sum(counts) > len(data) + sum(_needed(structure, index) for index in range(expected)):
+        # Blank tiles may share their bytes, but these are fewer than those of their pixels.
+        raise InputError(f"the {name}s lie upon each other: {sum(counts)} bytes of picture data in {len(data)}")
     if structure.compression == _JPEG:
         for index, (offset, count) in enumerate(zip(offsets, counts, strict=True)):
             # The decoder fills what is missing with grey and says nothing.
             if data.rfind(_END_OF_IMAGE, offset, offset + count) < 0:
                 raise InputError(f"{name} {index} is JPEG without an end: its data is damaged")
-    if structure.compression == UNCOMPRESSED:
-        # Some writers count the padding behind a strip too; it is no part of the picture.
-        counts = tuple(min(count, _needed(structure, index)) for index, count in enumerate(counts))
     return replace(structure, offsets=offsets, byte_counts=counts)
 
 

@@ -1,17 +1,14 @@
 """The directories of the DNG file that a photo came from."""
 
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 
 from kbnet_cli.errors import InputError
 from kbnet_cli.formats import exif
-from kbnet_cli.formats.ifd import Directory, Entry, Layout, Order, read_chain, read_directory, read_layout
+from kbnet_cli.formats.ifd import Directory, Entry, Layout, Order, read_layout, read_tree
 
-_DNG_VERSION, _SUB_DIRECTORIES, _PHOTOMETRIC, _SUBFILE = 50706, 330, 262, 254
+_DNG_VERSION, _PHOTOMETRIC, _SUBFILE = 50706, 262, 254
 _LINEAR_RAW = 34892
 _SENSOR_SAMPLES = (32803, _LINEAR_RAW)
-_MOST_DIRECTORIES = 100
 _OTHERS = {
     4: "a transparency mask",
     8: "a depth map",
@@ -73,16 +70,9 @@ def read_source(data: bytes) -> Source | None:
         layout = read_layout(data)
     except InputError:
         return None
-    pages: list[Directory] = []
-    with suppress(InputError):
-        pages += islice(read_chain(data), _MOST_DIRECTORIES)
+    pages = read_tree(data, layout)
     if not pages or pages[0].find(_DNG_VERSION) is None:
         return None
-    for page in pages:  # which grows as it is gone through
-        offsets = page.integers(_SUB_DIRECTORIES, layout.order)
-        for offset in offsets[: max(0, _MOST_DIRECTORIES - len(pages))]:
-            with suppress(InputError):
-                pages.append(read_directory(data, layout, offset))
     order = layout.order
     sensor = [page for page in pages if page.integer(_PHOTOMETRIC, order, 0) in _SENSOR_SAMPLES]
     main = [page for page in sensor if page.integer(_SUBFILE, order, 0) == 0] or sensor or pages

@@ -6,7 +6,6 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from subprocess import PIPE
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import UInt16
 from kbnet_cli.errors import InputError
 from kbnet_cli.formats import exif
 from kbnet_cli.formats.development import ColourSpace, Development
-from kbnet_cli.formats.ifd import RAW_MAGICS, Directory, Layout, read_chain, read_directory, read_layout
+from kbnet_cli.formats.ifd import RAW_MAGICS, Directory, Layout, read_layout, read_tree
 from kbnet_cli.formats.raw import profile as raw_profile
 from kbnet_cli.formats.raw.linear import levels_for
 from kbnet_cli.formats.raw.metadata import read_metadata
@@ -25,12 +24,11 @@ from kbnet_cli.photo import Metadata, Origin, Photo
 _ORIENTATIONS = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
 """EXIF's orientation for each of LibRaw's flips."""
 _COPY_AGAIN = "copy it again from where it came from"
-_DNG_VERSION, _SUB_DIRECTORIES, _PHOTOMETRIC, _COMPRESSION = 50706, 330, 262, 259
+_DNG_VERSION, _PHOTOMETRIC, _COMPRESSION = 50706, 262, 259
 _MAKE, _MODEL = 271, 272
 _VC5 = 9
 """GoPro's wavelets (SMPTE ST 2073), which LibRaw reads only with a library of GoPro's."""
 _SENSOR_SAMPLES = frozenset({32803, 34892})  # colour filter array, linear raw
-_MOST_DIRECTORIES = 100
 
 
 def looks_raw(data: bytes) -> bool:
@@ -41,7 +39,7 @@ def looks_raw(data: bytes) -> bool:
         return True
     try:
         layout = read_layout(data)
-        pages = _directories(data, layout)
+        pages = read_tree(data, layout)
         return any(page.find(_DNG_VERSION) or _is_sensor(page, layout) for page in pages)
     except InputError:
         return False
@@ -191,7 +189,7 @@ def _check(data: bytes) -> None:
     """Refuse GoPro's GPR, and a DNG whose samples reach behind its end: LibRaw misses some of them without a word."""
     try:
         layout = read_layout(data)
-        pages = _directories(data, layout)
+        pages = read_tree(data, layout)
     except InputError:
         return
     if not any(page.find(_DNG_VERSION) for page in pages):
@@ -213,17 +211,3 @@ def _check(data: bytes) -> None:
 
 def _is_sensor(page: Directory, layout: Layout) -> bool:
     return page.integer(_PHOTOMETRIC, layout.order, 0) in _SENSOR_SAMPLES
-
-
-def _directories(data: bytes, layout: Layout) -> list[Directory]:
-    """Return the directories that can be read: a raw file that was cut is still a raw file."""
-    found: list[Directory] = []
-    chain = read_chain(data)
-    with suppress(InputError):
-        found += islice(chain, _MOST_DIRECTORIES)
-    for page in found:  # which grows as it is gone through
-        offsets = page.integers(_SUB_DIRECTORIES, layout.order)
-        for offset in offsets[: max(0, _MOST_DIRECTORIES - len(found))]:
-            with suppress(InputError):
-                found.append(read_directory(data, layout, offset))
-    return found
