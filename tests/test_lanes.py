@@ -168,12 +168,12 @@ def test_a_photo_that_fails_leaves_its_waiting_tiles_undone() -> None:
         assert gate.wait(SECONDS)
         return given
 
-    with lanes(1, shared=True) as own:
+    with lanes(2, shared=True) as own:
         with pytest.raises(ZeroDivisionError):
             run(own, first_fails, 160)
         gate.set()
         run(own, lambda given: given, 32)
-    assert len(asked) <= 2, "at most what had begun already"
+    assert len(asked) <= 3, "no more than had begun already, of four that were asked for"
 
 
 def test_several_tiles_a_call_go_through_lanes_as_well() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from PIL import Image
 
 from kbnet_cli import machine, pacing
 from kbnet_cli.batch import STANDARD, Job
@@ -108,21 +109,24 @@ def test_a_photo_costs_what_its_header_says_or_else_its_file(tmp_path: Path, mon
 
     write_picture(tmp_path / "a.png", depth=16, size=(100, 150))
     size = (tmp_path / "a.png").stat().st_size
-    assert cost(job("a.png")) == size + 4 * 100 * 150 * 6
+    assert cost(job("a.png")) == size + pacing.TIMES_HELD * 100 * 150 * 6
+    Image.new("RGB", (150, 100)).save(tmp_path / "a.jpg")
+    jpeg = (tmp_path / "a.jpg").stat().st_size
+    assert cost(job("a.jpg")) == jpeg + pacing.TIMES_HELD_OF_JPEG * 100 * 150 * 3
     (tmp_path / "raw.dng").write_bytes(mosaic_dng(np.full((48, 64, 3), 0.3)))
     raw = (tmp_path / "raw.dng").stat().st_size
-    assert cost(job("raw.dng")) >= raw + 5 * 60 * 44 * 6
+    assert cost(job("raw.dng")) >= raw + pacing.TIMES_HELD * 48 * 64 * 6
     (tmp_path / "odd.jpg").write_bytes(b"text" * 100)
-    assert cost(job("odd.jpg")) == 12 * 400
+    assert cost(job("odd.jpg")) == pacing.TIMES_FILE * 400
     assert cost(job("missing.jpg")) == 0
-    assert cost(Job(STANDARD, STANDARD, natural=True, data=b"1234")) == 12 * 4
+    assert cost(Job(STANDARD, STANDARD, natural=True, data=b"1234")) == pacing.TIMES_FILE * 4
     assert cost(Job(STANDARD, STANDARD, natural=True)) == 0
 
     def explode(*_: object) -> None:
         raise ZeroDivisionError("an odd header")
 
     monkeypatch.setattr(import_module("kbnet_cli.batch.preview"), "extent", explode)
-    assert cost(job("a.png")) == 12 * size, "one odd file does not end a run"
+    assert cost(job("a.png")) == pacing.TIMES_FILE * size, "one odd file does not end a run"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from kbnet_cli.batch import (
     pipeline,
     writing,
 )
-from kbnet_cli.batch.budget import Budget, Turns
+from kbnet_cli.batch.budget import Turns
 from kbnet_cli.batch.opening import open_photo
 from kbnet_cli.batch.pipeline import process
 from kbnet_cli.batch.planning import settle as settled
@@ -33,7 +34,7 @@ from kbnet_cli.errors import DeviceError, InputError, OutputError, UsageError
 from kbnet_cli.formats import codec
 from kbnet_cli.photo import Photo
 from tests.pictures import write_picture
-from tests.watchdog import Meeting, Watched, await_event, no_thread_left, within
+from tests.watchdog import Meeting, await_event, no_thread_left, within
 
 ROOMY = Pace(photos=8, lanes=4)
 """Eight photos in the network at once."""
@@ -156,10 +157,19 @@ def test_jobs_are_taken_one_ahead_of_the_photos_in_hand(order: Order) -> None:
     assert len(outcomes) == 12
 
 
-def test_large_photos_share_the_network_by_two_and_small_ones_by_more(order: Order) -> None:
+def test_large_photos_share_the_network_by_two_and_small_ones_by_more(
+    order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order = replace(order, inputs=order.inputs[:6])
     share = {8: 2, 9: 2}
     photos, places = Meeting(), Meeting()
+    turn, asked = Turns.turn, {}
+
+    def asking(self: Turns, ticket: int, *, places: int = 1) -> AbstractContextManager[None]:
+        asked[ticket] = places
+        return turn(self, ticket, places=places)
+
+    monkeypatch.setattr(Turns, "turn", asking)
 
     def restore(_job: Job, photo: Photo) -> Restored:
         taken = share.get(photo.size[1], 1)
@@ -173,6 +183,7 @@ def test_large_photos_share_the_network_by_two_and_small_ones_by_more(order: Ord
     pace = Pace(photos=6, lanes=2, tiles=lambda photo: {8: 9, 9: 2}.get(photo.size[1], 1))
     assert len(all_of(order, restore, pace=pace)) == 6
     assert (photos.most, places.most) == (4, 4)
+    assert asked == {0: 2, 1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
 
 
 def test_photos_take_no_more_memory_together_than_there_is(order: Order) -> None:
@@ -196,77 +207,6 @@ def test_photos_take_no_more_memory_together_than_there_is(order: Order) -> None
     assert len(all_of(order, restore, pace=pace)) == 7
     assert held.most == 100
     assert large == [100], "one that is larger than all memory goes alone"
-
-
-def test_a_budget_lets_nobody_in_before_there_is_room() -> None:
-    budget = Budget(100)
-    budget._changed = watched = Watched()
-    taken = budget.take(30), budget.take(70)
-    for asked in (1, 500):
-        watched.waits.clear()
-        inside = threading.Event()
-        waiting = threading.Thread(target=lambda asked=asked, inside=inside: (budget.take(asked), inside.set()))
-        waiting.start()
-        await_event(watched.waits)
-        assert not inside.is_set()
-        budget.give_back(taken[0])
-        if asked == 500:
-            budget.give_back(1)
-            assert not inside.is_set(), "70 are taken yet"
-            budget.give_back(taken[1])
-        await_event(inside)
-        waiting.join()
-        if asked == 1:
-            taken = budget.take(29), taken[1]
-    budget.give_back(100)
-    assert within(lambda: budget.take(10**12)) == 100
-
-
-def test_turns_come_in_their_order_and_skipped_ones_are_not_waited_for() -> None:
-    turns = Turns(1)
-    entered: list[int] = []
-
-    def enter(ticket: int) -> None:
-        with turns.turn(ticket):
-            entered.append(ticket)
-
-    threads = [threading.Thread(target=enter, args=(ticket,)) for ticket in (5, 3, 0, 4)]
-    turns.skip(2)
-    for thread in threads:
-        thread.start()
-    turns.skip(1)
-    for thread in threads:
-        within(thread.join)
-    turns.skip(0)  # passed already
-    assert entered == [0, 3, 4, 5]
-    with pytest.raises(ZeroDivisionError), turns.turn(6):
-        raise ZeroDivisionError
-    within(lambda: enter(7))
-    within(lambda: turns.wait_for(8))
-
-
-def test_a_ticket_waits_for_a_free_place_and_for_those_before_it() -> None:
-    turns = Turns(2)
-    turns._changed = watched = Watched()
-    inside = threading.Event()
-
-    def enter() -> None:
-        with turns.turn(1, places=2):
-            inside.set()
-
-    with turns.turn(0):
-        thread = threading.Thread(target=enter)
-        thread.start()
-        await_event(watched.waits)
-        assert not inside.is_set()
-    await_event(inside)
-    thread.join()
-    watched.waits.clear()
-    later = threading.Thread(target=lambda: turns.wait_for(3))
-    later.start()
-    await_event(watched.waits)
-    turns.skip(2)
-    within(later.join)
 
 
 @pytest.mark.parametrize("stage", ["read", "decode", "restore", "encode", "write"])
@@ -330,7 +270,16 @@ def test_pictures_on_standard_output_stand_in_their_order(order: Order, monkeypa
 
 
 @pytest.mark.parametrize("error", [DeviceError("out of memory"), UsageError("a tile does not fit")])
-def test_an_error_that_would_fail_every_photo_ends_the_run_and_its_threads(error: Exception, order: Order) -> None:
+def test_an_error_that_would_fail_every_photo_ends_the_run_and_its_threads(
+    error: Exception, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutdown, awaited = ThreadPoolExecutor.shutdown, []
+
+    def ending(self: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        awaited.append(wait)
+        shutdown(self, wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", ending)
     begun = Meeting()
 
     def restore(job: Job, photo: Photo) -> Restored:
@@ -344,7 +293,8 @@ def test_an_error_that_would_fail_every_photo_ends_the_run_and_its_threads(error
     with no_thread_left(), pytest.raises(type(error), match=str(error)):
         within(lambda: told.extend(process(jobs(order), order, restore, pace=Pace(photos=3))))
     assert numbers(told) == [0, 1]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("photo")], "they are awaited"
+    assert awaited == [True]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("photo")]
 
 
 def test_after_stop_what_is_in_the_network_is_finished_and_the_rest_is_left(order: Order) -> None:

@@ -11,23 +11,20 @@ class Budget:
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self._free = total_bytes
-        self._users = 0
         self._changed = threading.Condition()
 
     def take(self, count_bytes: int) -> int:
-        """Wait until so much is free, and return what is to be given back."""
+        """Wait until so much is free, or all of it, and return what is to be given back."""
         count_bytes = min(count_bytes, self.total_bytes)
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= count_bytes or not self._users)
+            self._changed.wait_for(lambda: self._free >= count_bytes)
             self._free -= count_bytes
-            self._users += 1
         return count_bytes
 
     def give_back(self, taken_bytes: int) -> None:
         """Give back what `take` returned."""
         with self._changed:
             self._free += taken_bytes
-            self._users -= 1
             self._changed.notify_all()
 
 

@@ -106,6 +106,7 @@ class _Run:
         self.news: SimpleQueue[None] = SimpleQueue()
         self.beginning = threading.Lock()
         """Held while a photo is begun, so that none is on its way that does not stand in the line."""
+        self.over = False
         self.stop.tell(self._nudge)
 
     def outcomes(self, found: Iterable[Job]) -> Generator[Outcome]:
@@ -131,6 +132,7 @@ class _Run:
             wait = True
             raise
         finally:
+            self.over = True
             self.stop.ask()
             pool.shutdown(wait=wait, cancel_futures=True)
 
@@ -167,6 +169,8 @@ class _Run:
         """Do one photo, apart from the others whatever goes wrong with it."""
         try:
             outcome = isolated(job, partial(self._processed, ticket, job))
+            if self.over and outcome.status == "failed":
+                raise Dropped  # for what the end of the run takes from under it, above all
             if self.journals is not None:
                 self.journals.tell(outcome)
             if outcome.status == "failed":
