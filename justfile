@@ -4,8 +4,8 @@
 default:
     @just --list
 
-# Everything: format, lint, types, import contract, generated documentation, tests
-check: lint types imports docs-check test
+# What CI runs: format, lint, types, import contract, generated documentation, tests in their short form
+check: lint types imports docs-check (test '-m "not slow"')
 
 # Format and lint
 lint:
@@ -28,7 +28,7 @@ docs-check:
 docs:
     python -m cogapp -r README.md
 
-# The tests, a process a core with one thread each: more would wait for each other; `just test -m "not slow"` for the quick ones
+# All tests, a process a core with one thread each: more would wait for each other
 test *words:
     OMP_NUM_THREADS=1 python -m pytest -n auto --dist worksteal {{ words }}
 

@@ -42,7 +42,6 @@ class Journal:
 
     Attributes:
         settings: the digest of this run's settings.
-        unwritten: how many lines could not be written that resuming does without.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Journal:
         self.path = self.folder / NAME
         self.settings = digest(settings)
         self._damaged = 0
-        self.unwritten = 0
         self._run = secrets.token_hex(4)
         self._lock = threading.Lock()
         self._places: _Places | None = None
@@ -186,12 +184,8 @@ class Journal:
         self._mention("end", {"stopped": stopped, "done": done, "kept": kept, "skipped": skipped, "failed": failed})
 
     def _mention(self, event: str, facts: Record) -> None:
-        try:
-            with self._appending() as descriptor:
-                self._append(descriptor, event, facts)
-        except OSError:
-            with self._lock:
-                self.unwritten += 1
+        with contextlib.suppress(OSError), self._appending() as descriptor:  # resuming does without such lines
+            self._append(descriptor, event, facts)
 
     @contextlib.contextmanager
     def _appending(self) -> Iterator[int]:

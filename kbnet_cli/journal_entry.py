@@ -70,6 +70,7 @@ class Entry:
     weights: tuple[Used, ...]
     megapixels: float
     seconds: float
+    task: str = ""
 
 
 def digest(settings: Mapping[str, object]) -> str:
@@ -96,6 +97,7 @@ def facts_of(entry: Entry) -> Record:
         "output_bytes": entry.result.size_bytes,
         "output_modified_ns": entry.result.modified_ns,
         "output_sha256": entry.result.sha256,
+        "task": entry.task,
         "settings": entry.settings,
         "weights": [{"name": used.name, "sha256": used.sha256} for used in entry.weights],
         "megapixels": round(entry.megapixels, 6),
@@ -115,6 +117,7 @@ def entry_of(record: Record, folder: Path) -> Entry | None:
             weights=tuple(Used(_of(each, "name", str), _of(each, "sha256", str)) for each in record["weights"]),
             megapixels=float(_of(record, "megapixels", int, float)),
             seconds=float(_of(record, "seconds", int, float)),
+            task=_of(record, "task", str),
         )
     except (KeyError, TypeError, OverflowError):
         return None

@@ -1,13 +1,14 @@
 """One call of a restoring verb: what is asked for, handed to the pipeline, and told."""
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kbnet_cli import __version__, afterwards, batch, console, rehearsal
+from kbnet_cli import __version__, afterwards, batch, console, journal, rehearsal
 from kbnet_cli.batch.preview import peek
 from kbnet_cli.errors import KBNetError, UsageError
 from kbnet_cli.folder_lock import locked
@@ -16,7 +17,7 @@ from kbnet_cli.formats.private import stripped_photo
 from kbnet_cli.formats.provenance import signed
 from kbnet_cli.lanes import lanes
 from kbnet_cli.levels import Blend
-from kbnet_cli.outlook import Stopped
+from kbnet_cli.outlook import Stopped, Totals
 from kbnet_cli.pacing import Means, lane_count, pace_for
 from kbnet_cli.photo import Photo
 from kbnet_cli.preparing import Voice, Wishes, networks_for
@@ -27,13 +28,15 @@ from kbnet_cli.stopping import Ended, heeding
 from kbnet_cli.telling import Teller, key_of
 from kbnet_cli.tiles import Lanes
 
+MOST_LOCKS = 50
+
 
 def run(order: batch.Order, wishes: Wishes, voice: Voice, means: Means, *, dry_run: bool, then: str | None) -> int:
-    """Restore every photo of an order and return the exit code: 0 all done, 1 at least one failed, 130 interrupted.
+    """Restore every photo of an order and return the exit code: 0 all done, 1 at least one failed.
 
     Raises:
         KBNetError: something is wrong that would fail every photo: usage, weights, device.
-        Ended: the program was told to end at once.
+        Ended: the program was told to end, and has: at once, or when what was in hand was done.
     """
     if order.output == batch.STANDARD and sys.stdout.isatty():
         raise UsageError("a picture would be written to the terminal", hint="pipe it: -o - | other-program")
@@ -49,7 +52,8 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, means: Means, *, dry_r
     with contextlib.ExitStack() as stack:
         for folder in _exclusive(order, listed):
             stack.enter_context(locked(folder))
-        return call.run(listed, then)
+        over = call.run(listed)
+    return call.follow(over, then)  # without the locks: the command may be a kbnet that works there too
 
 
 def _exclusive(order: batch.Order, listed: Sequence[batch.Job] | None) -> list[Path]:
@@ -62,7 +66,9 @@ def _exclusive(order: batch.Order, listed: Sequence[batch.Job] | None) -> list[P
         return [order.output] if alone and order.output is not None else []
     if order.existing != "resume" or listed is None:
         return []
-    return sorted({job.target.parent for job in listed if job.target != batch.STANDARD})
+    folders = sorted({job.target.parent.absolute() for job in listed if job.target != batch.STANDARD})
+    # Each lock is an open file, and systems allow some hundred.
+    return folders if len(folders) <= MOST_LOCKS else [Path(os.path.commonpath(folders))]
 
 
 def journal_settings(order: batch.Order, wishes: Wishes, networks: Selection) -> dict[str, object]:
@@ -86,8 +92,21 @@ def journal_settings(order: batch.Order, wishes: Wishes, networks: Selection) ->
         "development": asdict(order.development),
         "provenance": wishes.provenance,
         "strip": wishes.strip,
-        "sidecars": order.sidecars,
     }
+
+
+@dataclass(frozen=True)
+class _Over:
+    """How a call went."""
+
+    totals: Totals
+    signalled: int | None
+    """The exit code for the signal that stopped it."""
+    problem: KBNetError | None
+
+    @property
+    def exit_code(self) -> int:
+        return self.signalled or (self.problem.exit_code if self.problem else 1 if self.totals.failed else 0)
 
 
 class _Call:
@@ -105,14 +124,14 @@ class _Call:
         self.pace = pace_for(means, networks, photos)
         self.stop = batch.Stop()
 
-    def run(self, listed: Sequence[batch.Job] | None, then: str | None) -> int:
+    def run(self, listed: Sequence[batch.Job] | None) -> _Over:
         journals = self.journals()
         # Of one photo the photo in hand is all there is, so that nobody waits for its end who has asked it to stop.
         several = self.photos != 1
         problem: KBNetError | Ended | None = None
-        with reporting(self.photos, quiet=self.voice.quiet or self.voice.json) as reporter:
-            teller = Teller(self.voice, self.networks, reporter)
-            with heeding(self._ask if several else None) as signals:
+        with heeding(self._ask if several else None) as signals:
+            with reporting(self.photos, quiet=self.voice.quiet or self.voice.json) as reporter:
+                teller = Teller(self.voice, self.networks, reporter)
                 try:
                     self._restore(self._jobs(listed, reporter), teller, journals)
                 except (KBNetError, Ended) as error:
@@ -126,33 +145,48 @@ class _Call:
                 if journals is not None:
                     counts = {name: getattr(totals, name) for name in ("done", "kept", "skipped", "failed")}
                     journals.end(stopped=signals.exit_code is not None, **counts)
-        if problem is None or totals.photos or isinstance(problem, Ended):
-            teller.summary(totals)
-        if isinstance(problem, Ended):
-            raise problem
-        code = signals.exit_code or (problem.exit_code if problem else 1 if totals.failed else 0)
-        if then is not None and (problem is None or totals.photos):
+            if problem is None or totals.photos or isinstance(problem, Ended):
+                teller.summary(totals)
+            if isinstance(problem, Ended):
+                raise problem
+        return _Over(totals, signals.exit_code, problem)
+
+    def follow(self, over: _Over, then: str | None) -> int:
+        """Run the command that is to follow, and return the exit code."""
+        code = over.exit_code
+        if then is not None and (over.problem is None or over.totals.photos):
             data = self.voice.json or self.order.output == batch.STANDARD
-            code = afterwards.run(then, totals, status=code, output=self.order.output, data_on_stdout=data)
-        if problem is not None:
-            raise problem
+            code = afterwards.run(then, over.totals, status=code, output=self.order.output, data_on_stdout=data)
+        if over.problem is not None:
+            raise over.problem
+        if over.signalled is not None:
+            raise Ended(over.signalled)
         return code
 
     def _ask(self) -> None:
-        if not self.voice.quiet and not self.stop:
-            console.note("stopping when the photos in hand are done; once more to stop at once")
+        asked = bool(self.stop)
         self.stop.ask()
+        if not self.voice.quiet and not asked:
+            console.note("stopping when the photos in hand are done; once more to stop at once")
 
     def journals(self, *, read_only: bool = False) -> batch.Journals | None:
         """Return the journals that this call goes by, if any."""
         order = self.order
         if order.stream or order.output == batch.STANDARD:
             return None  # nothing stays that a later run could find
-        if order.existing != "resume" and not (order.into_folder and self.photos != 1):
+        if order.existing != "resume" and not self._begins_journal():
             return None
         settings = journal_settings(order, self.wishes, self.networks)
         unchanged = self.networks.unchanged
         return batch.Journals(order, settings, photos=self.photos, unchanged=unchanged, read_only=read_only)
+
+    def _begins_journal(self) -> bool:
+        """Tell whether a journal is kept without --resume: of folders of outputs, but not for a photo that is named."""
+        order = self.order
+        if order.output is None or not order.into_folder:
+            return False
+        found = order.recursive or order.list_file is not None
+        return found or self.photos != 1 or (order.output / journal.NAME).exists()
 
     def _jobs(self, listed: Sequence[batch.Job] | None, reporter: Reporter) -> Iterable[batch.Job]:
         """Give the photos to restore; what is known of them ahead is looked up meanwhile."""
@@ -209,7 +243,7 @@ class _Call:
         return batch.Restored(answered, answer.network.used)
 
 
-_STOPPED: dict[int, Stopped] = {130: "interrupted", 143: "terminated"}
+_STOPPED: dict[int, Stopped] = {129: "terminated", 130: "interrupted", 143: "terminated"}
 
 
 def _entry(wishes: Wishes, network: Blend) -> provenance.Entry:

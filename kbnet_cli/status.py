@@ -122,7 +122,8 @@ def status_of(folder: Path) -> Status:
 
 def _no_journal(folder: Path) -> UsageError:
     if not folder.is_dir():
-        return UsageError(f"{folder}: no such folder", hint="give the folder that outputs are in")
+        why = "is a file, expected a folder" if folder.exists() else "no such folder"
+        return UsageError(f"{folder}: {why}", hint="give the folder that outputs are in")
     above = next((each for each in folder.absolute().parents if (each / NAME).is_file()), None)
     if above is not None:
         return UsageError(f"{folder}: has no journal, its runs wrote into {above}", hint=f"kbnet status {above}")

@@ -1,14 +1,19 @@
-"""Ctrl-C and SIGTERM: asked once, what is in hand is finished; asked twice, or where that is all there is, now."""
+"""Ctrl-C, SIGTERM, SIGHUP: asked once, what is in hand is finished; asked twice, or where that is all there is, now."""
 
 import contextlib
 import os
 import signal
+import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from types import FrameType
+from typing import NoReturn
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if sys.platform != "win32":
+    EXIT_CODES[signal.SIGHUP] = 129
 
 
 class Ended(BaseException):
@@ -35,7 +40,7 @@ class Signals:
     def take(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal. It takes no lock and prints nothing: what it interrupts may be about to do just that."""
         again = self.exit_code is not None
-        self.exit_code = EXIT_CODES[signal.Signals(number)]
+        self.exit_code = _understood(number)
         if again or self._ask is None:
             raise Ended(self.exit_code)
         self._asked.put(True)
@@ -53,6 +58,43 @@ class Signals:
     def _listen(self) -> None:
         if self._asked.get() and self._ask is not None:
             self._ask()
+
+
+def _understood(number: int) -> int:
+    """Return the exit code for a signal; where a terminal has hung up, what is still told there goes nowhere."""
+    if number not in (signal.SIGINT, signal.SIGTERM):
+        for descriptor in (1, 2):
+            with contextlib.suppress(OSError):
+                # A terminal that is gone is none any more, and whatever is written to it fails.
+                if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                    nowhere = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(nowhere, descriptor)
+                    os.close(nowhere)
+    return EXIT_CODES[signal.Signals(number)]
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise Ended(_understood(number))
+
+
+def prepare() -> None:
+    """Let signals other than Ctrl-C, which Python raises itself, end the program by `Ended`, unless they are ignored.
+
+    A program that nohup starts is to outlive its terminal.
+    """
+    for number in EXIT_CODES:
+        if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End the program without what Python does at its end: one more signal would come out as a traceback there."""
+    for number in EXIT_CODES:
+        signal.signal(number, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,17 @@ Identity = tuple[int, int]
 """What tells a folder from others by whatever path it is reached: its device and inode."""
 
 
+def check(folder: Path) -> Path:
+    """Return a folder that can be watched.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is no folder, expected one to watch", hint="check the name, or make the folder")
+    return folder
+
+
 def arrivals(
     folder: Path,
     *,
@@ -74,8 +85,7 @@ def arrivals(
         UsageError: the folder is none at the start.
         InputError: the folder cannot be read, or was removed, replaced or unmounted while it was watched.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: is no folder, expected one to watch", hint="check the name, or make the folder")
+    check(folder)
     ear = Ear()
     # Events first, so that nothing falls between them and the first look.
     with listening(folder, ear, tell) as hears:

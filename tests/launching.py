@@ -59,6 +59,7 @@ def _main(start: _Start) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (start.file_bytes, resource.RLIM_INFINITY))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     sys.argv = ["kbnet", *start.words]
     from kbnet_cli import cli
 

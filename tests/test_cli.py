@@ -15,7 +15,8 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from kbnet_cli import cli
+from kbnet_cli import cli, session
+from kbnet_cli.batch import Order
 from kbnet_cli.journal import NAME as JOURNAL
 from tests.pictures import picture, write_picture
 
@@ -289,3 +290,36 @@ def test_what_a_terminal_cannot_show_is_shown_as_its_number() -> None:
 
 def test_names_of_files_are_no_emoji(kbnet: Call) -> None:
     assert "a:smile:[bold]b.png: no such file" in kbnet("denoise", "a:smile:[bold]b.png").stderr
+
+
+def test_a_folder_that_cannot_be_watched_leaves_nothing_behind(kbnet: Call, tmp_path: Path) -> None:
+    done = kbnet("denoise", "--watch", tmp_path / "nowhere", "-o", f"{tmp_path}/out/")
+    assert done.code == 2
+    assert "nowhere: is no folder, expected one to watch" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_output_of_watch_is_a_folder_without_a_slash_too(
+    kbnet: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    orders: list[Order] = []
+
+    def run(order: Order, *_rest: object, **_more: object) -> int:
+        orders.append(order)
+        return 0
+
+    monkeypatch.setattr(session, "run", run)
+    assert kbnet("denoise", "--watch", tmp_path / "in", "-o", tmp_path / "out").code == 0
+    assert orders[0].into_folder
+    assert kbnet("denoise", "--watch", tmp_path / "in", "-o", "-").code == 2
+    assert len(orders) == 1
+
+
+def test_a_stream_that_goes_wrong_names_its_picture_once(tmp_path: Path, identity_weights: Path) -> None:
+    words = command("denoise", "-", "--stream", "-o", f"{tmp_path}/out/", "-w", identity_weights)
+    done = subprocess.run(words, input=b"hello, world", capture_output=True, check=False)
+    assert done.returncode == 1
+    told = done.stderr.decode()
+    assert "error: picture 1 of standard input: begins with b'hello, w', expected" in told
+    assert "picture 1 begins" not in told

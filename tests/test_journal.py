@@ -374,7 +374,6 @@ except OutputError as error:
 print(told.path.stat().st_size - size, told.entry(entry.output))
 told.failed(Path("a.jpg"), None, InputError("a"))
 told.end(stopped=False, done=0, kept=0, skipped=0, failed=1)
-print(told.unwritten)
 try:
     Journal(folder, {}, photos=1)
 except UsageError as error:
@@ -393,7 +392,6 @@ def test_a_full_disk_fails_the_promise_and_later_lines_are_whole(tmp_path: Path)
     assert said == [
         f"{name}: cannot be written: File too large",
         "40 None",
-        "2",
         f"{name}: the journal cannot be read and written: File too large",
         "True True",
     ]
@@ -406,8 +404,7 @@ def test_a_journal_that_vanishes_is_an_error_of_the_photo(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="cannot be read: No such file"):
         told.entry(tmp_path / "out" / "a.tif")
     (tmp_path / "out").touch()
-    told.kept(tmp_path / "out" / "a.tif")
-    assert told.unwritten == 1
+    told.kept(tmp_path / "out" / "a.tif")  # resuming does without that line
 
 
 # Many at once

@@ -255,6 +255,7 @@ def test_a_second_run_on_a_folder_says_so_and_touches_nothing(place: Launcher, u
     first = place.start(*words, "-o", "out/")
     assert first.until(partial(tail.has, "photo", 5))
     first.send(signal.SIGSTOP)  # it holds still, in the midst of it
+    assert first.until(partial(stands_still, first.pid))
     (place.folder / "link").symlink_to("out")
     before = contents(out), (out / NAME).read_bytes()
     for output, more in (("out/", "--resume"), ("link/", "--resume"), ("out/", "--overwrite")):
@@ -271,6 +272,15 @@ def test_a_second_run_on_a_folder_says_so_and_touches_nothing(place: Launcher, u
     next_one = place.run(*words, "-o", "out/", "--resume")
     assert next_one.code == 1, next_one.stderr
     assert contents(out) == undisturbed.outputs
+
+
+def stands_still(process: int) -> bool:
+    """Tell whether all threads of a process have stopped, which takes a moment; where nobody can tell, yes."""
+    try:
+        lines = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/stat")]
+    except OSError:
+        return False  # one has just ended
+    return all(line.rpartition(")")[2].split()[0] == "T" for line in lines)
 
 
 def test_calls_that_name_their_photos_share_a_folder(place: Launcher) -> None:

@@ -1,8 +1,10 @@
-"""Jobs that are stopped by Ctrl-C or SIGTERM: at the first what is in hand is finished, at the second nothing."""
+"""Jobs that are stopped by a signal: at the first what is in hand is finished, at the second nothing."""
 
 import io
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +16,9 @@ import numpy as np
 import pytest
 
 from kbnet_cli import console
+from kbnet_cli.errors import InputError
+from kbnet_cli.folder_lock import LOCK
+from kbnet_cli.formats.raw import reader
 from kbnet_cli.journal import NAME
 from kbnet_cli.stopping import heeding
 from tests.mosaics import mosaic_dng
@@ -47,6 +52,7 @@ def test_stopped_by_signals_and_resumed_to_the_same_tree(place: Launcher, undist
     for numbers, code, said in (
         ((signal.SIGINT,), 130, "interrupted"),
         ((signal.SIGTERM,), 143, "terminated"),
+        ((signal.SIGHUP,), 129, "terminated"),
         ((signal.SIGINT, signal.SIGINT), 130, None),
         ((signal.SIGTERM, signal.SIGTERM), 143, None),
         ((signal.SIGINT, signal.SIGTERM), 143, None),
@@ -107,6 +113,33 @@ def test_a_photo_in_the_network_is_finished_at_the_first_signal_and_left_at_the_
     assert run.events[-1]["left"] == len(sizes) - len(found)
     run, found = stopped("twice", 2)
     assert found.keys() == {"0.png", "2.png"}, "it did not stop at once"
+
+
+def test_whoever_was_stopped_is_not_at_the_mercy_of_python_s_end(place: Launcher) -> None:
+    """One more Ctrl-C would be a traceback there, of torch's or of threading's."""
+    (place.folder / "in").mkdir()
+    write_picture(place.folder / "in" / "a.png")
+    program = "import atexit; atexit.register(print, 'Python ends'); from kbnet_cli.cli import main; main()"
+    words = ("denoise", "--watch", "in", "-o", "out/", "--json", "-w", str(place.weights))
+    with subprocess.Popen([sys.executable, "-c", program, *words], cwd=place.folder, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert b'"done"' in run.stdout.readline()
+        run.send_signal(signal.SIGINT)
+        (summary,) = run.stdout.read().splitlines()
+    assert run.returncode == 130
+    assert b'"stopped": "interrupted"' in summary
+
+
+def test_what_follows_may_work_in_the_same_folder(place: Launcher) -> None:
+    (place.folder / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        write_picture(place.folder / "in" / name)
+    words = ("-m", "kbnet_cli", "denoise", "in", "-r", "-o", "out/", "-w", str(place.weights))
+    kbnet = shlex.join([sys.executable, *words])
+    run = place.run("denoise", "in", "-r", "-o", "out/", "--then", f"{kbnet} --resume --json")
+    assert run.code == 0, run.stderr
+    assert (run.events[-1]["kept"], run.events[-1]["done"]) == (2, 0)
+    assert not (place.folder / "out" / LOCK).exists()
 
 
 def test_ctrl_c_while_something_is_printed_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +216,30 @@ def test_ctrl_c_of_a_terminal_does_not_fail_a_raw_file_in_hand(place: Launcher) 
     last = place.run(*words, "--resume")
     assert last.code == 0, last.stderr
     assert len(contents(place.folder / "out")) == 6
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_before_a_child_has_its_own_session_is_made_good_once(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def start(*words: Any, **named: Any) -> "subprocess.Popen[bytes]":
+        process = popen(*words, **named)
+        started.append(process.pid)
+        if len(started) <= times:
+            process.send_signal(signal.SIGINT)
+        return process
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start)
+    data = mosaic_dng(np.full((64, 96, 3), 0.3))
+    if times == 1:
+        assert reader.decode(data).size == (64, 96)
+    else:
+        with pytest.raises(InputError, match="LibRaw gave up on the raw file: "):
+            reader.decode(data)
+    assert len(started) == 2
 
 
 def children(process: int) -> list[str]:

@@ -292,9 +292,32 @@ def test_an_error_that_would_fail_every_photo_ends_the_run_and_its_threads(
 
     with no_thread_left(), pytest.raises(type(error), match=str(error)):
         within(lambda: told.extend(process(jobs(order), order, restore, pace=Pace(photos=3))))
-    assert numbers(told) == [0, 1]
+    assert numbers(told)[:2] == [0, 1]
+    assert 2 not in numbers(told)
+    assert set(numbers(told)) == written(order)
     assert awaited == [True]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("photo")]
+
+
+def test_an_error_that_ends_the_run_comes_when_what_is_in_the_network_is_done_and_told(order: Order) -> None:
+    order = replace(order, inputs=order.inputs[:4])
+    stop, network, stopped = Stop(), Meeting(), threading.Event()
+    stop.tell(stopped.set)
+
+    def restore(job: Job, photo: Photo) -> Restored:
+        network.add()
+        network.await_most(4)
+        if number_of(job) in (0, 2):
+            raise DeviceError(f"out of memory {number_of(job)}")
+        await_event(stopped)
+        return Restored(photo)
+
+    told: list[Outcome] = []
+    pace = Pace(photos=4, lanes=2)
+    with no_thread_left(), pytest.raises(DeviceError, match="out of memory 0"):
+        within(lambda: told.extend(process(jobs(order), order, restore, pace=pace, stop=stop)))
+    assert [(number_of(outcome.job), outcome.status) for outcome in told] == [(1, "done"), (3, "done")]
+    assert written(order) == {1, 3}
 
 
 def test_after_stop_what_is_in_the_network_is_finished_and_the_rest_is_left(order: Order) -> None:

@@ -276,7 +276,7 @@ def test_each_picture_of_a_stream_comes_out_before_the_next_goes_in(place: Place
         said = running.stderr.read().decode()
     watchdog.cancel()
     assert running.returncode == 1
-    assert "picture 4 ends after 100 bytes" in said
+    assert "error: picture 4 of standard input: ends after 100 bytes" in said
     assert "Traceback" not in said
 
 

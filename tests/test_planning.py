@@ -53,11 +53,14 @@ def test_pictures_come_as_they_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [(), (PNG,), (PNG, JPEG)])
 def test_a_stream_that_breaks_off_ends_in_a_job_that_says_so(given: tuple[bytes, ...], tmp_path: Path) -> None:
-    error = InputError("the stream breaks off")
+    number = len(given) + 1
+    error = InputError(f"picture {number} breaks off", hint="again")
     for output in (tmp_path, STANDARD):
         *before, last = pictures(stream_order(output), broken_off(error, *given))
         assert [job.data for job in before] == list(given)
-        assert (last.error, last.data, last.number) == (error, None, len(given) + 1)
+        assert (last.data, last.number) == (None, number)
+        assert isinstance(last.error, InputError)
+        assert (last.error.message, last.error.hint) == (f"picture {number} of standard input: breaks off", "again")
 
 
 def test_an_error_that_is_no_picture_s_is_let_through(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_what_cannot_be_watched_is_refused(tmp_path: Path) -> None:
         (replace(one, inputs=(tmp_path / "missing",)), "missing"),
     ):
         with pytest.raises(UsageError, match=said):
-            arrivals(order, 1)
+            watched(order, stop=lambda: True, tell=print)  # when it is called, not when the first photo is asked for
 
 
 def job(source: str, target: str) -> Job:

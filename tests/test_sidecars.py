@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from kbnet_cli.batch import Existing, Job, Order, Outcome, Restored, jobs, preview, process, writing
+from kbnet_cli.batch import Claims, Existing, Job, Journals, Order, Outcome, Restored, jobs, preview, process, writing
 from kbnet_cli.batch.sidecars import sidecars
 from kbnet_cli.errors import InputError, OutputError
 from kbnet_cli.photo import Photo
@@ -22,9 +24,9 @@ def lay(folder: Path, files: Files) -> None:
         (folder / name).write_text(text)
 
 
-def along(folder: Path, source: str, target: str, existing: Existing = "error") -> Files:
+def along(folder: Path, source: str, target: str, existing: Existing = "error", *, replaces: bool = False) -> Files:
     """Return what would be written beside an output."""
-    found = sidecars(Job(folder / source, folder / target, natural=False), existing)
+    found = sidecars(Job(folder / source, folder / target, natural=False), existing, Claims(), replaces=replaces)
     return {each.target.relative_to(folder).as_posix(): each.data.decode() for each in found}
 
 
@@ -90,11 +92,36 @@ def test_what_stands_there_already_stays_where_it_is_the_same(existing: Existing
 
 def test_another_file_in_its_place_is_replaced_left_or_an_error_as_told(tmp_path: Path) -> None:
     lay(tmp_path, {"a.xmp": "said", "o/a.xmp": "edited since"})
-    assert along(tmp_path, "a.cr2", "o/a.dng", "overwrite") == {"o/a.xmp": "said"}
+    assert along(tmp_path, "a.cr2", "o/a.dng", "overwrite", replaces=True) == {"o/a.xmp": "said"}
     assert along(tmp_path, "a.cr2", "o/a.dng", "skip") == along(tmp_path, "a.cr2", "o/a.dng", "resume") == {}
-    with pytest.raises(OutputError, match=r"o/a\.xmp: exists already and is another file") as caught:
-        along(tmp_path, "a.cr2", "o/a.dng", "error")
-    assert "--overwrite" in caught.value.hint
+    for existing in ("error", "overwrite"):  # where no output is replaced, it is not that output's
+        with pytest.raises(OutputError, match=r"o/a\.xmp: exists already and is another file"):
+            along(tmp_path, "a.cr2", "o/a.dng", existing)
+
+
+def test_two_files_that_would_go_along_under_one_name_are_an_error_of_the_second(tmp_path: Path) -> None:
+    for name in ("x/p.png", "y/p.jpg"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    lay(tmp_path, {"x/p.xmp": "of x", "y/p.xmp": "of y"})
+    order = order_of(tmp_path, "x/p.png", "y/p.jpg", existing="overwrite")
+    first, second = all_of(replace(order, format="auto"))
+    assert (first.status, second.status) == ("done", "failed")
+    assert second.error is not None
+    assert "would both go along as" in second.error.message
+    assert (tmp_path / "out/p.xmp").read_text() == "of x"
+
+
+def test_a_sidecar_that_is_missing_beside_a_kept_photo_is_brought(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", size=(8, 8))
+    order = order_of(tmp_path, "a.png", existing="resume")
+    for sidecar, status in ((None, "done"), ("said", "kept"), ("edited", "kept")):
+        if sidecar:
+            lay(tmp_path, {"a.xmp": sidecar})
+        journals = Journals(order, {}, photos=1, unchanged=lambda _used: True)
+        (outcome,) = process(jobs(order), order, lambda _job, photo: Restored(photo), journals=journals)
+        assert outcome.status == status
+    assert (tmp_path / "out/a.xmp").read_text() == "said", "what is there already may have been edited"
 
 
 def test_a_photo_whose_sidecar_cannot_be_written_is_not_written(

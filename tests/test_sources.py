@@ -88,7 +88,7 @@ def test_standard_input_and_a_file_called_minus(here: Path) -> None:
     (here / "x.png").rename(here / "-")
     assert sources(ask("-")) == [Source(STDIN, Path("stdin"))]
     assert sources(ask(".", recursive=True)) == [Source(here / "-", Path("-"), found=True)]
-    assert sources(Asked((), list_file=STDIN), stdin=io.BytesIO(b"-\n")) == [Source(here / "-", Path("-"))]
+    assert sources(Asked((), list_file=STDIN), stdin=io.BytesIO(b"-\n")) == [Source(here / "-", Path("-"), listed=True)]
 
 
 # Folders
@@ -304,6 +304,26 @@ def test_a_tree_deeper_than_calls_go_and_paths_are_long(deep: int, here: Path) -
         assert sys.getrecursionlimit() < len(reached) < deep
         assert all(source.error is None for source in reached)
         assert failed.path.parent == reached[-1].path.parent, "nothing between them is lost"
+
+
+# Lists
+
+
+def test_what_is_listed_in_the_output_folder_is_left_out(here: Path) -> None:
+    make(here, "1.jpg", "sub/2.jpg", "out/1.jpg", "out/sub/2.jpg", "outer/3.jpg")
+    (here / "link").symlink_to("out")
+    listed = b"./1.jpg\nsub/2.jpg\nout/1.jpg\nlink/sub/2.jpg\nsub/../out/1.jpg\nouter/3.jpg\nout\n"
+    asked = ask(list_file=STDIN, recursive=True)
+    assert paths(asked, listed) == ["1.jpg", "sub/2.jpg", "outer/3.jpg"]
+    assert paths(ask(list_file=STDIN, output="new"), b"out/1.jpg\n") == ["out/1.jpg"]
+    assert paths(ask("out/1.jpg", list_file=STDIN), b"1.jpg") == ["out/1.jpg", "1.jpg"], "what is named is meant"
+
+
+def test_a_list_may_be_all_of_the_output_folder_or_of_what_is_below_it(here: Path) -> None:
+    make(here, "1.jpg", "out/1.jpg", "out/2.jpg")
+    assert paths(ask(list_file=STDIN), b"out/1.jpg\nout/2.jpg") == ["out/1.jpg", "out/2.jpg"]
+    for output in (".", here.parent):
+        assert paths(ask(list_file=STDIN, output=output), f"1.jpg\n{__file__}".encode()) == ["1.jpg", __file__]
 
 
 # Patterns that the shell left

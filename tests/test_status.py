@@ -375,6 +375,9 @@ def test_names_cannot_move_the_cursor(told: Journal) -> None:
 def test_a_folder_without_a_journal_is_told_with_a_way_on(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         status_of(tmp_path / "missing")
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(UsageError, match=r"a\.jpg: is a file, expected a folder"):
+        status_of(tmp_path / "a.jpg")
     with pytest.raises(UsageError, match="has no journal") as caught:
         status_of(tmp_path)
     assert "-o" in caught.value.hint

@@ -1,7 +1,10 @@
-"""Ctrl-C and SIGTERM: what the first does, what the second does, and that all is as before afterwards."""
+"""Ctrl-C, SIGTERM, SIGHUP: what the first does, what the second does, and that all is as before afterwards."""
 
+import errno
+import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -10,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kbnet_cli.formats.raw import develop
-from kbnet_cli.stopping import EXIT_CODES, Ended, heeding
+from kbnet_cli.stopping import EXIT_CODES, Ended, heeding, leave, prepare
 from tests.watchdog import Meeting, no_thread_left, within
 
 
@@ -24,6 +27,10 @@ def handlers() -> Iterator[dict[int, Callable[..., object]]]:
     yield own
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def test_each_signal_has_the_code_of_a_shell() -> None:
+    assert all(code == 128 + number for number, code in EXIT_CODES.items())
 
 
 def in_place() -> dict[int, object]:
@@ -59,7 +66,7 @@ def ends(ask: Callable[[], None] | None, *numbers: int) -> int:
     return ended.value.exit_code
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), EXIT_CODES.items())
 def test_the_first_asks(number: int, code: int, handlers: dict[int, object]) -> None:
     asked = Meeting()
     with no_thread_left():
@@ -86,16 +93,16 @@ def test_who_is_asked_may_wait_for_what_was_interrupted() -> None:
         asked.await_most(1)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), EXIT_CODES.items())
 def test_the_second_ends(number: int, code: int, handlers: dict[int, object]) -> None:
     asked = Meeting()
     assert ends(asked.add, number, number) == code
-    assert ends(asked.add, signal.SIGINT if code == 143 else signal.SIGTERM, number) == code
+    assert ends(asked.add, signal.SIGTERM if code == 130 else signal.SIGINT, number) == code
     asked.await_most(2)
     assert in_place() == handlers
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), EXIT_CODES.items())
 def test_where_nothing_is_to_be_finished_the_first_ends(number: int, code: int, handlers: dict[int, object]) -> None:
     assert ends(None, number) == code
     assert in_place() == handlers
@@ -116,6 +123,61 @@ def test_what_the_shell_ignores_stays_ignored() -> None:
         send(signal.SIGINT)
         assert signals.exit_code is None
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_all_but_ctrl_c_end_the_program_from_its_start_on_unless_they_are_ignored(handlers: dict[int, object]) -> None:
+    prepare()
+    assert signal.getsignal(signal.SIGINT) == handlers[signal.SIGINT]
+    for number, code in EXIT_CODES.items():
+        if number != signal.SIGINT:
+            with pytest.raises(Ended) as ended:
+                send(number)
+            assert ended.value.exit_code == code
+            signal.signal(number, signal.SIG_IGN)
+    prepare()
+    assert all(handler == signal.SIG_IGN for number, handler in in_place().items() if number != signal.SIGINT)
+
+
+def test_who_leaves_is_not_disturbed_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stdout(io.StringIO):
+        def flush(self) -> None:
+            for number in EXIT_CODES:
+                send(number)
+            raise OSError(errno.EIO, "the terminal has gone")
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(sys, "stdout", Stdout())
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended) as ended:
+        leave(130)
+    assert ended.value.exit_code == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there no terminal hangs up")
+@pytest.mark.parametrize("gone", [True, False])
+def test_what_is_told_to_a_terminal_that_has_hung_up_goes_nowhere(gone: bool) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from kbnet_cli import stopping\n"
+        "stopping.prepare()\n"
+        "input()\n"
+        "with stopping.heeding(lambda: None) as signals:\n"
+        "    signal.raise_signal(signal.SIGHUP)\n"
+        "    print('told', file=sys.stderr, flush=True)\n"
+        "stopping.leave(signals.exit_code)\n"
+    )
+    ours, theirs = os.openpty()
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=theirs, stderr=theirs) as run:
+        os.close(theirs)
+        if gone:
+            os.close(ours)
+        run.communicate(b"\n", timeout=60)
+    assert run.returncode == 129
+    if not gone:
+        assert b"told" in os.read(ours, 100)
+        os.close(ours)
 
 
 def test_another_thread_than_the_main_one_heeds_none(handlers: dict[int, object]) -> None:

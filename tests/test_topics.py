@@ -162,4 +162,4 @@ def test_the_manual_page_is_rendered_without_warnings(program: list[str], tmp_pa
     if program[0] == "groff":
         text = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", found.stdout)
         assert 'kbnet denoise a.jpg --name "{stem}-{done}.{ext}"' in text
-        assert 'find . -name "*.jpg" -print0 | xargs -0 -n 8 -P 2 kbnet denoise' in text
+        assert 'find scans -name "*.jpg" -print0 | xargs -0 -n 8 -P 2 kbnet denoise' in text

@@ -7,7 +7,7 @@ from kbnet_cli.batch.journals import Journals
 from kbnet_cli.batch.opening import read
 from kbnet_cli.batch.order import STANDARD, Existing, Job, Order, Outcome, Restored
 from kbnet_cli.batch.pipeline import Pace, Stop, process
-from kbnet_cli.batch.planning import Claims, jobs, pictures, watched
+from kbnet_cli.batch.planning import Claims, check_watched, jobs, pictures, watched
 from kbnet_cli.batch.preview import CodecTimes, preview
 from kbnet_cli.batch.writing import abandon, write
 
@@ -24,6 +24,7 @@ __all__ = [
     "Restored",
     "Stop",
     "abandon",
+    "check_watched",
     "jobs",
     "pictures",
     "preview",

@@ -29,6 +29,7 @@ class Journals:
         self._tidies = order.existing == "resume" and not read_only
         self._read_only = read_only
         self._settings = settings
+        self._task = str(settings.get("task", ""))
         self._photos = photos
         self._unchanged = unchanged
         self._open: dict[Path, Journal] = {}
@@ -36,6 +37,19 @@ class Journals:
         self._lock = threading.Lock()
         if self._root is not None:
             self.of(self._root / "any")
+        self._identity = _identity(self._root)
+
+    def check_place(self) -> None:
+        """Refuse to go on where the output folder is another one by now: what was mounted there has gone, say.
+
+        Raises:
+            OutputError: it is.
+        """
+        if self._root is not None and not self._read_only and _identity(self._root) != self._identity:
+            raise OutputError(
+                f"{self._root}: the output folder has gone, or is another one now",
+                hint="mount it again, and go on with --resume",
+            )
 
     def of(self, target: Path) -> Journal:
         """Return the journal that an output stands in."""
@@ -67,7 +81,18 @@ class Journals:
                 f"{job.source}: the output {job.target} exists already and {why}",
                 hint="move it away to have it made again, or add --overwrite instead of --resume",
             )
-        return entry.settings == journal.settings and entry.input.holds(job.source) and self._unchanged(entry.weights)
+        if entry.task != self._task:
+            raise OutputError(
+                f"{job.source}: the output {job.target} was made to {entry.task}, not to {self._task}",
+                hint="choose another folder with -o or other names with --name; --overwrite replaces it",
+            )
+        same = entry.input.holds(job.source)
+        if not same and entry.source != job.source.absolute():
+            raise OutputError(
+                f"{job.source}: the output {job.target} is that of {entry.source}",
+                hint="choose another folder with -o or other names with --name; --overwrite replaces it",
+            )
+        return same and entry.settings == journal.settings and self._unchanged(entry.weights)
 
     def promise(
         self, job: Job, source: Stamp, result: Stamp, used: tuple[Used, ...], *, megapixels: float, seconds: float
@@ -77,9 +102,11 @@ class Journals:
         Raises:
             OutputError: that cannot be written down, so the output must not be put there.
         """
+        self.check_place()
         journal = self.of(job.target)
         output = job.target.absolute()
-        journal.promise(Entry(output, job.source, source, result, journal.settings, used, megapixels, seconds))
+        entry = Entry(output, job.source, source, result, journal.settings, used, megapixels, seconds, self._task)
+        journal.promise(entry)
 
     def tell(self, outcome: Outcome) -> None:
         """Tell of a photo that is not done anew; one that is was told of when its output got its name."""
@@ -87,6 +114,7 @@ class Journals:
         if outcome.status == "done" or job.target == STANDARD:
             return
         with contextlib.suppress(OutputError):
+            self.check_place()
             journal = self.of(job.target)
             if outcome.error is not None:
                 journal.failed(job.source, job.target, outcome.error)
@@ -99,3 +127,11 @@ class Journals:
         """Tell how the run ended."""
         for journal in self._open.values():
             journal.end(stopped=stopped, done=done, kept=kept, skipped=skipped, failed=failed)
+
+
+def _identity(folder: Path | None) -> tuple[int, int] | None:
+    try:
+        status = None if folder is None else folder.stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)

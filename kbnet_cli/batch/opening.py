@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from kbnet_cli.batch.journals import Journals
-from kbnet_cli.batch.order import STANDARD, Job, Order
+from kbnet_cli.batch.order import STANDARD, Job, Order, is_folder
 from kbnet_cli.batch.planning import Claims, settle
 from kbnet_cli.batch.sidecars import Sidecar, sidecars
 from kbnet_cli.errors import InputError, OutputError
@@ -50,6 +50,8 @@ def open_photo(
     """
     if job.error is not None:
         raise job.error
+    if journals is not None:
+        journals.check_place()
     expected = job.target
     found: Found | None = None
     # Asked before anything is read where the output's name is known: thousands of photos that are done already are
@@ -57,9 +59,9 @@ def open_photo(
     if job.target == STANDARD or codec.format_of_name(job.target.name):
         if claims.claim(job):
             wait()
-        found = existing_output(job, order, journals)
+        found = existing_output(job, order, claims, journals)
         if isinstance(found, str):
-            return Opened(job, found)
+            return _passed_over(job, found, order, claims)
     before = None if journals is None or job.source == STANDARD else _status_of(job.source)
     data = read(job.source) if job.data is None else job.data
     kind = codec.kind_of(data)
@@ -70,10 +72,11 @@ def open_photo(
             wait()
         if claims.claim(job):
             wait()
-        found = existing_output(job, order, journals)
+        found = existing_output(job, order, claims, journals)
     if isinstance(found, str):
-        return Opened(job, found)
-    along = sidecars(job, order.existing) if order.sidecars else ()
+        return _passed_over(job, found, order, claims)
+    _check_place(job)
+    along = sidecars(job, order.existing, claims, replaces=found) if order.sidecars else ()
     development = order.development
     if kind == "raw":
         development = replace(development, mode=codec.raw_mode_for(job.format, order.raw_mode))
@@ -84,7 +87,28 @@ def open_photo(
     return Opened(job, photo=photo, stamp=stamp, sidecars=along, replaces=found)
 
 
-def existing_output(job: Job, order: Order, journals: Journals | None) -> Found:
+def _passed_over(job: Job, status: Literal["kept", "skipped"], order: Order, claims: Claims) -> Opened:
+    """Return a photo that is done already, with what is still to go along with it."""
+    missing = order.sidecars and status == "kept"
+    return Opened(job, status, sidecars=sidecars(job, order.existing, claims) if missing else ())
+
+
+def _check_place(job: Job) -> None:
+    """Refuse a place that cannot be written to, before anything takes minutes.
+
+    Raises:
+        OutputError: the output is a folder, or its own folder does not let it in.
+    """
+    if job.target == STANDARD:
+        return
+    if is_folder(job.target):
+        raise OutputError(f"{job.target}: is a folder, expected a file", hint="end it in a slash, or give another name")
+    folder = next((parent for parent in job.target.absolute().parents if parent.exists()), None)
+    if folder is None or not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{job.target}: cannot be written: {folder} lets nothing in")
+
+
+def existing_output(job: Job, order: Order, claims: Claims, journals: Journals | None) -> Found:
     """Tell what is to be done about an output.
 
     Raises:
@@ -94,14 +118,18 @@ def existing_output(job: Job, order: Order, journals: Journals | None) -> Found:
         return False
     if not os.path.lexists(job.target):
         return False
-    if order.existing == "overwrite":
-        return True
     if order.existing == "skip":
         return "skipped"
-    if order.existing == "resume" and journals is not None:
-        return "kept" if journals.kept(job) else True
+    if order.existing == "resume" and journals is not None and journals.kept(job):
+        return "kept"
+    if order.existing in ("overwrite", "resume") and claims.is_input(job):
+        raise OutputError(
+            f"{job.name}: the output {job.target} is one of the inputs", hint="give another output with -o"
+        )
+    if order.existing == "overwrite" or (order.existing == "resume" and journals is not None):
+        return True
     raise OutputError(
-        f"{job.source}: the output {job.target} exists already",
+        f"{job.name}: the output {job.target} exists already",
         hint="add --overwrite to replace it, --skip-existing to keep it, or -o to write elsewhere",
     )
 

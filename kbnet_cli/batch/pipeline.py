@@ -77,9 +77,10 @@ def process(
     """Restore photos and tell what became of each, in their order.
 
     `restore` turns a photo into a restored one; it is called from several threads. What it raises, and whatever goes
-    wrong with one file, fails that photo only; an error of weights or device, which would fail every photo alike, is
-    let through. Jobs that stand in a sequence claim their outputs before the first is read; others as they come. After
-    `stop` was asked, what is not yet in the network is left and not told of.
+    wrong with one file, fails that photo only; an error of weights or device, which would fail every photo alike, ends
+    the run: it is let through when all that is in the network or behind it has been finished and told of. Jobs that
+    stand in a sequence claim their outputs before the first is read; others as they come. After `stop` was asked, what
+    is not yet in the network is left and not told of.
     """
     claims = Claims(found) if isinstance(found, Sequence) else Claims()
     return _Run(order, restore, pace or Pace(), claims, journals, Stop() if stop is None else stop).outcomes(found)
@@ -107,6 +108,8 @@ class _Run:
         self.beginning = threading.Lock()
         """Held while a photo is begun, so that none is on its way that does not stand in the line."""
         self.over = False
+        self.problem: Exception | None = None
+        """What ends the run before its time, when those in hand are told of."""
         self.stop.tell(self._nudge)
 
     def outcomes(self, found: Iterable[Job]) -> Generator[Outcome]:
@@ -115,26 +118,35 @@ class _Run:
         threading.Thread(target=self._feed, args=(found, pool), name="feeder", daemon=True).start()
         wait = False
         try:
-            while True:
-                while self.line and (self.line[0] is None or self.line[0].done()):
-                    future = self.line.popleft()
-                    if future is None:
-                        wait = True
-                        return
-                    with contextlib.suppress(Dropped, CancelledError):
-                        yield future.result()
-                with self.beginning:
-                    wait = bool(self.stop) and not self.line
-                if wait:
-                    return
-                self.news.get()
-        except Exception:
+            yield from self._told()
             wait = True
-            raise
         finally:
             self.over = True
             self.stop.ask()
             pool.shutdown(wait=wait, cancel_futures=True)
+        if self.problem is not None:
+            raise self.problem
+
+    def _told(self) -> Generator[Outcome]:
+        """Give outcomes in their order, until there are no more or the rest is left."""
+        while True:
+            while self.line and (self.line[0] is None or self.line[0].done()):
+                future = self.line.popleft()
+                if future is None:
+                    return
+                try:
+                    outcome = future.result()
+                except (Dropped, CancelledError):
+                    continue
+                except Exception as error:
+                    self.problem = self.problem or error
+                    self.stop.ask()
+                    continue
+                yield outcome
+            with self.beginning:
+                if self.stop and not self.line:
+                    return
+            self.news.get()
 
     def _nudge(self) -> None:
         self.news.put(None)
@@ -187,6 +199,7 @@ class _Run:
         opened = open_photo(job, self.order, self.claims, self.journals, wait=partial(self.ended.wait_for, ticket))
         if opened.photo is None:
             assert opened.status is not None
+            sidecars.write(opened.sidecars, overwrite=False)
             return Outcome(opened.job, opened.status, seconds=watch.seconds)
         photo, job = opened.photo, opened.job
         share = min(self.pace.lanes, self.pace.tiles(photo))
@@ -208,6 +221,8 @@ class _Run:
                 writing.write(job.target, data, overwrite=False)
             return
         stamp, journals = opened.stamp, self.journals
+        if journals is not None:
+            journals.check_place()
 
         def promise(status: os.stat_result) -> None:
             if journals is not None and stamp is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kbnet_cli import naming, watch
 from kbnet_cli.batch.order import STANDARD, Job, Order, is_folder
+from kbnet_cli.batch.own_outputs import without_own
 from kbnet_cli.batch.patterns import choice
 from kbnet_cli.batch.sources import Asked, Source, sources
 from kbnet_cli.batch.tree import HOUSEKEEPING
@@ -24,7 +25,7 @@ def jobs(order: Order) -> list[Job]:
             its name is too long.
     """
     asked = Asked(order.inputs, order.recursive, order.list_file, order.include, order.exclude, order.output)
-    found = sources(asked)
+    found = without_own(order, sources(asked))
     many = len(found) > 1 or any(is_folder(path) for path in order.inputs)
     into_folder = order.into_folder
     if order.output is not None and not into_folder and many and order.output != STANDARD:
@@ -74,25 +75,41 @@ def _pictures(order: Order, stream: Iterable[bytes]) -> Iterator[Job]:
     except KBNetError as error:
         if not isinstance(error, InputError):
             raise
-        yield Job(STANDARD, order.output or STANDARD, natural=False, number=number + 1, error=error)
+        job = Job(STANDARD, order.output or STANDARD, natural=False, number=number + 1)
+        # The stream's own words begin with the picture's number.
+        said = error.message.removeprefix(f"picture {job.number} ")
+        yield replace(job, error=type(error)(f"{job.name}: {said}", hint=error.hint))
 
 
 def watched(order: Order, *, stop: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[Job]:
     """Give the jobs of photos as they arrive in the folder that is watched, until `stop` says so.
 
     Raises:
-        UsageError: what is to be watched is not one folder, or there is no output folder.
+        UsageError: as `check_watched` says.
         InputError: the folder has gone.
     """
-    if len(order.inputs) != 1 or order.list_file is not None or not order.into_folder:
+    return _watched(order, check_watched(order), stop, tell)
+
+
+def check_watched(order: Order) -> Path:
+    """Return the real path of the output folder, if the order's folder can be watched into it.
+
+    Raises:
+        UsageError: what is to be watched is not one folder that is there, or there is no output folder.
+    """
+    if len(order.inputs) != 1 or order.list_file is not None or order.output is None or not order.into_folder:
         raise UsageError("--watch takes one folder and an output folder", hint="kbnet denoise --watch IN/ -o OUT/")
-    folder, output = order.inputs[0], order.output
-    assert output is not None
-    apart = output.resolve()
+    folder = watch.check(order.inputs[0])
+    apart = order.output.resolve()
     if apart == folder.resolve():
         raise UsageError(
             f"{folder}: outputs in the watched folder would be photos that arrive", hint="give another folder with -o"
         )
+    return apart
+
+
+def _watched(order: Order, apart: Path, stop: Callable[[], bool], tell: Callable[[str], None]) -> Iterator[Job]:
+    folder = order.inputs[0]
     wanted = choice(order.include, order.exclude)
 
     def into(path: Path) -> bool:
@@ -216,6 +233,7 @@ class Claims:
         self._lock = threading.Lock()
         self._inputs = {_real(job.source) for job in found if job.source != STANDARD}
         self._owners: dict[Path, Path] = {}
+        self._identities: set[tuple[int, int]] | None = None
         self._late: dict[Path, list[Path]] = {}
         """What was claimed after the beginning, by photos whose content is not what their names say."""
         for job in found:
@@ -225,7 +243,7 @@ class Claims:
             if target in self._inputs:
                 raise UsageError(
                     f"{job.target}: is one of the inputs and will not be overwritten",
-                    hint="give another output with -o",
+                    hint="leave out what kbnet made from the others, or give another folder: -o FOLDER/",
                 )
             if target in self._owners:
                 raise UsageError(
@@ -259,6 +277,26 @@ class Claims:
             hint="add another -o or --name, or another folder for it",
         )
 
+    def claim_sidecar(self, target: Path, source: Path) -> None:
+        """Claim a place beside an output for a file that goes along; one file may go there for several photos.
+
+        Raises:
+            OutputError: it is one of the inputs, or another file goes there.
+        """
+        with self._lock:
+            owner = self._owners.setdefault(_real(target), source)
+        if owner != source or _real(target) in self._inputs:
+            raise OutputError(
+                f"{source} and {owner} would both go along as {target}", hint="restore the photos into two folders"
+            )
+
+    def is_input(self, job: Job) -> bool:
+        """Tell whether an output that is there is one of the inputs by another path, through a second mount say."""
+        with self._lock:
+            if self._identities is None:
+                self._identities = {found for path in self._inputs if (found := _identity(path))}
+            return _identity(job.target) in self._identities | {_identity(job.source)}
+
     def release(self, job: Job) -> None:
         """Give back what a photo that failed has claimed since it was read."""
         with self._lock:
@@ -270,6 +308,15 @@ def _real(path: Path) -> Path:
     whole = _real_folder(path.parent) / path.name
     # Of hundreds of thousands of files only links are looked at more closely.
     return whole.resolve() if whole.is_symlink() or path.name == ".." else whole
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from every other one, by whatever path; None where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status.st_ino else None
 
 
 @lru_cache(maxsize=1024)

@@ -77,11 +77,11 @@ def _previewed(job: Job, order: Order, claims: Claims, journals: Journals | None
         # What might not fit its format is decoded, and refused as it would be.
         if seen.channels < 4 and order.max_megapixels is None and _fits(seen.kind, settled.format, order):
             claims.claim(settled)
-            found = existing_output(settled, order, journals)
+            found = existing_output(settled, order, claims, journals)
             if isinstance(found, str):
                 return Outcome(settled, found)
             if order.sidecars:
-                sidecars(settled, order.existing)  # one that stands in the way is told
+                sidecars(settled, order.existing, claims, replaces=found)  # one that stands in the way is told
             return Outcome(settled, "done", seen)
     opened = open_photo(job, order, claims, journals)
     if opened.photo is None:

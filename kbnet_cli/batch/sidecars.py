@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kbnet_cli.batch import writing
 from kbnet_cli.batch.order import STANDARD, Existing, Job
+from kbnet_cli.batch.planning import Claims
 from kbnet_cli.errors import InputError, OutputError
 
 EXTENSIONS = (".xmp", ".XMP")
@@ -18,8 +19,11 @@ class Sidecar:
     data: bytes
 
 
-def sidecars(job: Job, existing: Existing) -> tuple[Sidecar, ...]:
+def sidecars(job: Job, existing: Existing, claims: Claims, *, replaces: bool = False) -> tuple[Sidecar, ...]:
     """Read what lies beside a photo and is not there yet beside its output.
+
+    Only with --overwrite, and where the output itself `replaces` another, it takes the place of a file that differs:
+    otherwise that is another photo's, or holds somebody's edits.
 
     Raises:
         InputError: one cannot be read.
@@ -37,13 +41,14 @@ def sidecars(job: Job, existing: Existing) -> tuple[Sidecar, ...]:
                 continue
             except OSError as error:
                 raise InputError(f"{source}: cannot be read: {error.strerror}") from error
-            if not _is_there(target, data, existing):
+            claims.claim_sidecar(target, source)
+            if not _is_there(target, data, existing, replaces=replaces):
                 found.append(Sidecar(target, data))
             break  # file systems that do not tell .xmp from .XMP have one of both
     return tuple(found)
 
 
-def _is_there(target: Path, data: bytes, existing: Existing) -> bool:
+def _is_there(target: Path, data: bytes, existing: Existing, *, replaces: bool) -> bool:
     try:
         same = target.read_bytes() == data
     except FileNotFoundError:
@@ -52,9 +57,9 @@ def _is_there(target: Path, data: bytes, existing: Existing) -> bool:
         same = False
     if same or existing in ("skip", "resume"):  # whoever goes on may have edited it since
         return True
-    if existing == "overwrite":
+    if existing == "overwrite" and replaces:
         return False
-    raise OutputError(f"{target}: exists already and is another file", hint="add --overwrite, or move it away")
+    raise OutputError(f"{target}: exists already and is another file", hint="move it away, or leave out --sidecars")
 
 
 def write(found: tuple[Sidecar, ...], *, overwrite: bool) -> None:
@@ -68,5 +73,5 @@ def write(found: tuple[Sidecar, ...], *, overwrite: bool) -> None:
             writing.write(sidecar.target, sidecar.data, overwrite=overwrite)
         except OutputError:
             # Raw and JPEG of one name share one, and may write it at the same time.
-            if not _is_there(sidecar.target, sidecar.data, "overwrite"):
+            if not _is_there(sidecar.target, sidecar.data, "overwrite", replaces=True):
                 raise

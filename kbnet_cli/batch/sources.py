@@ -47,7 +47,7 @@ def sources(asked: Asked, *, stdin: Bytes | None = None) -> list[Source]:
     A pattern finds pictures in the same way, without regard to upper and lower case, and with -r and an output whole
     folders; outputs mirror what lies below its last folder without a sign. Of a file in a list they mirror the path as
     it is written, unless that is absolute or has `..` in it. --include and --exclude are of the paths that outputs
-    mirror.
+    mirror. What lies in an output folder inside is left out of folders, patterns and lists.
 
     Two paths are the same if they are so as text, from the root on; two links to one file are two photos.
 
@@ -115,13 +115,31 @@ def _matching(path: Path, asked: Asked, wanted: Choice) -> Iterator[Source]:
 
 
 def _listed(file: Path, asked: Asked, wanted: Choice, stdin: Bytes | None) -> Iterator[Source]:
-    for name in _names(_content(file, stdin)):
-        path = Path(name)
+    for path in _outside(list(map(Path, _names(_content(file, stdin)))), asked.output):
         below = Path(path.name) if path.anchor or ".." in path.parts else path
         if is_folder(path):
             yield from _folder(path, asked, wanted)
         elif wanted.allows(below):
-            yield Source(tree.whole(path), below)
+            yield Source(tree.whole(path), below, listed=True)
+
+
+def _outside(paths: list[Path], output: Path | None) -> list[Path]:
+    """Leave out what lies in the output folder: `find .` lists it too.
+
+    Where that is the current folder or one above, or all that is listed lies in it, it is meant to hold the inputs.
+    """
+    if output is None or output == STANDARD or not is_folder(output):
+        return paths
+    folder = output.resolve()
+    if Path.cwd().is_relative_to(folder):
+        return paths
+    parents = {parent: parent.resolve() for parent in {path.parent for path in paths}}
+    outside = [path for path in paths if not _real(path, parents[path.parent]).is_relative_to(folder)]
+    return outside or paths
+
+
+def _real(path: Path, parent: Path) -> Path:
+    return path.resolve() if path.name in ("", "..") else parent / path.name
 
 
 def _content(file: Path, stdin: Bytes | None) -> bytes:

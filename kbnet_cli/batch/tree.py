@@ -36,6 +36,8 @@ class Source:
     """Its path below the input it was found in, which outputs mirror; of a file that was named, its name."""
     found: bool = False
     """Whether it was found in a folder or by a pattern, rather than named."""
+    listed: bool = False
+    """Whether a list has it."""
     error: InputError | None = None
     """Why it cannot be read, where that is known: above all a folder that cannot be looked into, so that its photos are
     not left out without a word."""

@@ -6,14 +6,12 @@ Whatever is slow to import is imported inside the command that needs it, so that
 import errno
 import logging
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from kbnet_cli import __version__
+from kbnet_cli import __version__, stopping
 from kbnet_cli.cli import shells, standard_files, weights
 from kbnet_cli.cli.evaluating import evaluate
 from kbnet_cli.cli.helping import help_
@@ -22,7 +20,6 @@ from kbnet_cli.cli.settling import Context, configure
 from kbnet_cli.cli.status import status as tell_status
 from kbnet_cli.cli.tools import bench, doctor
 from kbnet_cli.cli.training import train
-from kbnet_cli.stopping import Ended
 
 app = typer.Typer(
     name="kbnet",
@@ -81,10 +78,6 @@ def kbnet(
     configure(context)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Ended(143)
-
-
 _NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What a full disk behind standard output answers."""
 
@@ -136,7 +129,7 @@ def _main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # numpy is asked for small things only, beside the network: threads of its own would be in the way there.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.prepare()
     try:
         _run()
     except KBNetError as problem:
@@ -146,7 +139,5 @@ def _main() -> None:
         sys.exit(problem.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Ended as ended:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(ended.exit_code)
+    except stopping.Ended as ended:
+        stopping.leave(ended.exit_code)

@@ -79,8 +79,8 @@ before what is built in. -v tells each that is not on the command line; kbnet do
 Ctrl-C once finishes the photos in hand, twice ends now; no output is ever half-written. kbnet help tells more: names,
 resume, pipes, watch, speed.
 
-Exit codes: 0 all done, 1 at least one photo failed, 2 wrong usage, settings, weights or device, 130 interrupted, 141
-nobody reads the output any more, 143 terminated.
+Exit codes: 0 all done, 1 at least one photo failed, 2 wrong usage, settings, weights or device, 129 hung up, 130
+interrupted, 141 nobody reads the output any more, 143 terminated.
 """
 DERAIN = """Take rain out of photos.
 
@@ -161,13 +161,17 @@ def verb(task: Task) -> Callable[..., None]:
     ) -> None:
         with at_once():
             from kbnet_cli import console, session
-            from kbnet_cli.batch import STANDARD, Order
+            from kbnet_cli.batch import STANDARD, Order, check_watched
             from kbnet_cli.formats.development import Development
             from kbnet_cli.pacing import Means
             from kbnet_cli.preparing import Voice, Wishes
 
         if output == "-" and json:
             raise typer.BadParameter("-o - and --json would both write to standard output")
+        if strip and sidecars:
+            raise typer.BadParameter("--strip leaves out what --sidecars would bring along")
+        if stream and resume:
+            raise typer.BadParameter("--stream cannot --resume, since nothing stays of it: --skip-existing may do")
         if not inputs and from_list is None:
             raise typer.BadParameter("no photos: expected INPUT, or --from-list FILE")
         if stream and (inputs != [STANDARD] or from_list is not None or watch):
@@ -178,7 +182,7 @@ def verb(task: Task) -> Callable[..., None]:
             done=DONE[task],
             name=settings.name,
             output=None if output is None else Path(output),
-            output_is_folder=output is not None and output.endswith(("/", "\\")),
+            output_is_folder=output is not None and (output.endswith(("/", "\\")) or (watch and output != "-")),
             recursive=recursive,
             list_file=from_list,
             include=tuple(include or ()),
@@ -200,6 +204,8 @@ def verb(task: Task) -> Callable[..., None]:
                 colour_space=colour_space,
             ),
         )
+        if watch:
+            check_watched(order)  # before anything is made for it
         wishes = Wishes(
             task=task,
             weights=settings.weights,

@@ -17,17 +17,19 @@ _deblurred, _dejpegged). -o FILE names one output, -o FOLDER/ takes many, and
     kbnet denoise a.jpg b.jpg -o out/          out/a.jpg, out/b.jpg
     kbnet denoise in/ -r -o out/               in/x/a.jpg becomes out/x/a.jpg
     kbnet denoise a.jpg --name "{stem}-{done}.{ext}"       a-denoised.jpg
-    find . -name "*.jpg" -print0 | kbnet denoise --from-list - -o out/
+    find scans -name "*.jpg" -print0 | kbnet denoise --from-list - -o out/
 
 -r takes the photos in folders, in the order in which people count (IMG_2
 before IMG_10), and keeps the structure under -o. What is hidden is left out, and
-so is the output folder where it lies inside. --include and --exclude choose
+so is the output folder where it lies inside. What kbnet made from the others is
+left out too, where the journal knows it (kbnet help resume). --include and --exclude choose
 among them by patterns such as "*.nef" or "drafts/**"; --exclude goes first. --from-list takes names
 from a file or from standard input, one a line or with NUL between them.
 
 The ending is the format's: the input's own, or that of --format; camera raw
 becomes .dng. Raw and JPEG of one name go side by side: a.cr3 and a.jpg, both to
-jpg, become a.cr3.jpg and a.jpg.
+jpg and in one call, become a.cr3.jpg and a.jpg. Two calls do not know of each
+other: the second finds a.jpg there already.
 
 Nothing is overwritten unasked. An output that is there is an error of that
 photo, unless --overwrite, --skip-existing or --resume says otherwise. Two inputs
@@ -41,8 +43,9 @@ _RESUME = """\
 
 Ctrl-C once: the photo in hand is finished, the summary is told, and the exit
 code is 130; what was only read ahead is dropped. Ctrl-C twice: it stops now.
-SIGTERM does the same, with 143. A call of one photo ends at the first. An output
-is there whole or not at all, also after a crash or a power cut.
+SIGTERM does the same, with 143, and so does a terminal that is closed, with 129:
+start kbnet by nohup to have it go on. A call of one photo ends at the first. An
+output is there whole or not at all, also after a crash or a power cut.
 
 A folder of outputs has a journal, .kbnet-journal.jsonl: a line a photo, with
 what was read, by which settings and weights, and what was written. With --resume
@@ -78,8 +81,8 @@ and pictures never to a terminal.
 
     cat a.cr2 | kbnet denoise - -o - --format tif | convert - b.jpg
     ffmpeg -i in.mp4 -f image2pipe -c:v ppm - | kbnet denoise - --stream -o frames/
-    find . -name "*.nef" -print0 | kbnet denoise --from-list - -o clean/
-    find . -name "*.jpg" -print0 | xargs -0 -n 8 -P 2 kbnet denoise -o clean/
+    find scans -name "*.nef" -print0 | kbnet denoise --from-list - -o clean/
+    find scans -name "*.jpg" -print0 | xargs -0 -n 8 -P 2 kbnet denoise -o clean/
     parallel kbnet denoise {} -o clean/ ::: *.jpg
 
 --stream takes many pictures that follow each other on standard input: PPM, PNG

@@ -1,6 +1,7 @@
 """Camera raw files, read through LibRaw: demosaiced, turned by nothing but the orientation tag that comes along."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,7 +105,7 @@ def _camera_name(block: bytes | None) -> tuple[str, str]:
     return make, model
 
 
-def _ask(data: bytes, wishes: Wishes) -> tuple[Report, UInt16[np.ndarray, "h w c"]]:
+def _ask(data: bytes, wishes: Wishes, *, again: bool = True) -> tuple[Report, UInt16[np.ndarray, "h w c"]]:
     command = [sys.executable, "-P", "-m", "kbnet_cli.formats.raw.develop", wishes.to_json()]
     # The other process shall find the same packages, however this one came to them.
     # Cameras write local time and LibRaw takes it for that of the machine: in UTC it comes out as it went in.
@@ -123,6 +124,8 @@ def _ask(data: bytes, wishes: Wishes) -> tuple[Report, UInt16[np.ndarray, "h w c
             except BaseException:  # nobody waits for its answer any more
                 process.kill()
                 raise
+        if process.returncode == -signal.SIGINT and again:
+            return _ask(data, wishes, again=False)  # Ctrl-C came before it had its own session
         complaints.seek(0)
         words = complaints.read().decode(errors="replace").strip().splitlines()
     if report is not None and report.error:
