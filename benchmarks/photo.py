@@ -11,6 +11,7 @@ from kbnet_cli import checkpoint, tiles
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.formats import codec
 from kbnet_cli.hub.library import Library
+from kbnet_cli.lanes import lanes, most_lanes
 from kbnet_cli.restore import Restoration, restore
 from kbnet_cli.settings import Places
 
@@ -42,8 +43,14 @@ def whole(form: Form, *, megapixels: float) -> Work:
     settings = Restoration(tile=tile, overlap=tiles.default_overlap(tile))
     file, small = (bytes(imagecodecs.png_encode(picture(each), level=1)) for each in (megapixels, 0.005))
 
+    at_once = most_lanes(engine.choice.device, engine.choice.precision)
+
     def run(data: bytes) -> Array:
-        restored = restore(codec.decode(data), engine, settings)
+        if form == "spandrel":  # fastest with all threads on one tile
+            restored = restore(codec.decode(data), engine, settings)
+        else:
+            with lanes(at_once, shared=False) as own:
+                restored = restore(codec.decode(data), engine, settings, lanes=own)
         codec.encode(restored, "png")
         return restored.pixels.astype(np.float32)
 

@@ -59,6 +59,7 @@ def measure(path: Path) -> Run:
     from kbnet_cli.formats import codec
     from kbnet_cli.formats.development import Development
     from kbnet_cli.hub.library import Library
+    from kbnet_cli.lanes import lanes, most_lanes
     from kbnet_cli.restore import Restoration, restore
     from kbnet_cli.settings import Places
 
@@ -72,7 +73,9 @@ def measure(path: Path) -> Run:
     with timed(steps, "decode"):
         photo = codec.decode(data, development=Development(mode="linear"))
     with timed(steps, "network"):
-        restored = restore(photo, engine, Restoration(tile=tile, overlap=tiles.default_overlap(tile)))
+        settings = Restoration(tile=tile, overlap=tiles.default_overlap(tile))
+        with lanes(most_lanes(choice.device, choice.precision), shared=False) as own:
+            restored = restore(photo, engine, settings, lanes=own)
     with timed(steps, "encode and check"):
         written = codec.encode(restored, "dng", depth=16).data
     how = f"{choice.device} in {choice.precision}"
