@@ -82,12 +82,12 @@ def load(
     places: Places | None = None,
     announce: Announce | None = None,
 ) -> Engine:
-    """Load weights by a name, an address or a path, or the bundled ones.
+    """Load weights by a name, an address or a path, or the bundled ones; on the first of several devices.
 
     Raises:
         KBNetError: the weights or the device are not there.
     """
-    choice = choose(device, precision)
+    choice = choose(device, precision).first
     return Engine(checkpoint.load(Library(places or Places(), announce).obtain(weights, "denoise")), choice)
 
 

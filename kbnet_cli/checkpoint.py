@@ -32,6 +32,8 @@ class Checkpoint:
     name: str
     sha256: str = ""
     """Of the file that it came from, in hexadecimal digits."""
+    path: Path | None = None
+    """That file."""
 
     @property
     def architecture(self) -> Architecture:
@@ -70,7 +72,7 @@ def load(path: Path, *, name: str | None = None) -> Checkpoint:
         state = {key: _finite(file, key, torch.float32) for key in file.tensors}
         digest = file.digest()
     network.load_state_dict(state, strict=True, assign=True)
-    return Checkpoint(network.eval().requires_grad_(False), facts, path.stem, digest)
+    return Checkpoint(network.eval().requires_grad_(False), facts, path.stem, digest, path)
 
 
 def outline(path: Path, *, name: str | None = None) -> Outline:

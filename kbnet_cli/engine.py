@@ -1,81 +1,27 @@
 """A network on a device: arrays in, arrays out, in the precision asked for."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+import contextlib
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
-from kbnet_cli.checkpoint import Checkpoint
-from kbnet_cli.errors import DeviceError, PhotoError
+from kbnet_cli import checkpoint as checkpoints
+from kbnet_cli.batching import Batcher
+from kbnet_cli.checkpoint import Checkpoint, Network
+from kbnet_cli.choosing import Choice, Precision, choose
+from kbnet_cli.errors import DeviceError, KBNetError, PhotoError
 from kbnet_cli.kernels import compiled
+from kbnet_cli.kernels.float32 import settle_float32
+from kbnet_cli.kernels.gpu import launching
 from kbnet_cli.networks import compiling
-from kbnet_cli.settings import check_device, check_precision
+from kbnet_cli.replaying import Cuda, Replaying, Residual
 
-Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A device and a precision, settled before the first photo, and why."""
-
-    device: torch.device
-    precision: Precision
-    reason: str
-
-
-def choose(device: str, precision: str) -> Choice:
-    """Settle what `auto` means on this machine.
-
-    Args:
-        device: auto, cpu, cuda, cuda:N, mps or xpu.
-        precision: auto, fp32 or bf16. auto takes bf16 where it is much faster: on CUDA devices that compute it
-            natively and on CPUs with tiles for it (AMX). Its pictures differ from fp32's by more than 60 dB PSNR.
-
-    Raises:
-        DeviceError: the device is not there, or the precision is not to be had on it.
-    """
-    check_precision(precision)
-    check_device(device)
-    chosen, reason = _choose_device(device)
-    if precision == "auto":
-        return Choice(chosen, "bf16" if _bfloat16_pays(chosen) else "fp32", reason)
-    return Choice(chosen, "bf16" if precision == "bf16" else "fp32", reason)
-
-
-def _bfloat16_pays(device: torch.device) -> bool:
-    if device.type == "cpu":
-        return compiled.bfloat16_pays()
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _choose_device(device: str) -> tuple[torch.device, str]:
-    present = available_devices()
-    if device == "auto":
-        best = next(name for name in ("cuda", "xpu", "mps", "cpu") if name in present)
-        return torch.device(best), "no GPU that torch can use" if best == "cpu" else f"{best} is there"
-    name, _, number = device.partition(":")
-    if name not in present or (number and int(number) >= _count(name)):
-        raise DeviceError(
-            f"device {device} is not there: torch {torch.__version__} sees {', '.join(present)}",
-            hint="use --device auto, or install a torch built for that device",
-        )
-    return torch.device(device), "asked for"
-
-
-def _count(name: str) -> int:
-    return torch.cuda.device_count() if name == "cuda" else torch.xpu.device_count() if name == "xpu" else 1
-
-
-def available_devices() -> tuple[str, ...]:
-    """Return the kinds of device that torch can use here, cpu first."""
-    kinds = {
-        "cuda": torch.cuda.is_available(),
-        "xpu": torch.xpu.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    return ("cpu", *(name for name, there in kinds.items() if there))
+__all__ = ["Choice", "Engine", "Precision", "choose"]
 
 
 class Engine:
@@ -83,12 +29,20 @@ class Engine:
 
     def __init__(self, checkpoint: Checkpoint, choice: Choice) -> None:
         self.choice = choice
-        form = compiled.fastest_form(choice.precision) if choice.device.type == "cpu" else None
-        self.network = compiling.compiled(checkpoint.network, form).to(choice.device)
+        self.network, self.autocast = _ready(checkpoint.network, choice)
         # What was loaded is not needed any more: its weights would take their memory twice.
         self.checkpoint = replace(checkpoint, network=self.network)
-        # A compiled network has its precision in itself; autocast is for plain torch.
-        self.autocast = choice.precision == "bf16" and form is None
+        self.redone = 0
+        """Tiles that were done again in float32."""
+        self._residual = Residual(self.network, checkpoint.facts.limit, self.autocast)
+        self._replaying: Replaying | None = None
+        self._batcher: Batcher | None = None
+        if choice.device.type == "cuda":
+            self._replaying = Replaying(self._residual, Cuda(choice.device))
+            self._batcher = Batcher(self._replaying)
+        self._exact: Residual | None = None
+        self._one_by_one = threading.Lock()
+        """Tiles in float32 are few, and take gigabytes each in plain torch."""
 
     @property
     def image_channels(self) -> int:
@@ -100,36 +54,93 @@ class Engine:
         """What a tile's height and width must be multiples of."""
         return self.network.size_multiple
 
-    def residual(self, tiles: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w c"]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how it runs; it may become more while tiles are answered."""
+        return () if self._replaying is None else tuple(self._replaying.notes)
+
+    def residual(
+        self, tiles: Float32[np.ndarray, "b h w c"], redone: Callable[[int], None] | None = None
+    ) -> Float32[np.ndarray, "b h w c"]:
         """Return what the network would add to tiles: network(limit(tiles)) - limit(tiles).
 
         Tiles are display-encoded, 0 is black and 1 is white; `limit` clips them to the range that the weights were
-        trained on (`Facts.limit`). Numbers that are not finite count as 0.
+        trained on (`Facts.limit`). Numbers that are not finite count as 0. A tile whose answer is not finite is done
+        again in float32, by the CPU; `redone` is told how many were. For many callers at once: on a GPU their tiles are
+        gathered into batches.
 
         Raises:
             DeviceError: the device's memory is full.
             PhotoError: the network's answer is not finite.
         """
-        low, high = self.checkpoint.facts.limit
-        limited = np.clip(np.nan_to_num(tiles, nan=0.0, posinf=high, neginf=low), low, high)
-        batch = torch.from_numpy(limited).to(self.choice.device).permute(0, 3, 1, 2).contiguous()
+        answers, finite = self._at_once(tiles) if self._batcher is None else self._batcher.answer(tiles)
+        again = np.flatnonzero(~finite)
+        if again.size:
+            answers[again] = self._exactly(tiles[again])
+            if redone is not None:
+                redone(again.size)
+        return answers
+
+    def close(self) -> None:
+        """Give back what it holds besides the network. It answers nothing any more."""
+        if self._batcher is not None:
+            self._batcher.close()
+
+    def _at_once(
+        self, tiles: Float32[np.ndarray, "b h w c"]
+    ) -> tuple[Float32[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
+        device = self.choice.device
         try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(self.choice.device.type, dtype=torch.bfloat16, enabled=self.autocast),
-            ):
-                answer = self.network(batch).float() - batch
+            answers, finite = self._residual(torch.from_numpy(np.require(tiles, requirements=["C", "W"])).to(device))
+            return answers.cpu().numpy(), finite.cpu().numpy()
         except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"out of memory on {self.choice.device} with a tile of {tiles.shape[1]}×{tiles.shape[2]}",
-                hint="use a smaller --tile (it changes the picture a little), or --device cpu",
-            ) from error
-        if not bool(torch.isfinite(answer).all()):
-            raise PhotoError(
-                "the network's answer is not finite",
-                hint="use other weights"
-                if self.choice.precision == "fp32"
-                else "use --precision fp32, or other weights",
-            )
-        result: Float32[np.ndarray, "b h w c"] = answer.permute(0, 2, 3, 1).cpu().numpy()
-        return result
+            traceback.clear_frames(error.__traceback__)  # they hold feature maps
+        if device.type == "xpu":
+            torch.xpu.empty_cache()
+        raise DeviceError(
+            f"out of memory on {device} with a tile of {tiles.shape[1]}×{tiles.shape[2]}",
+            hint="use a smaller --tile (it changes the picture a little), or --device cpu",
+        )
+
+    def _exactly(self, tiles: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w c"]:
+        with self._one_by_one:
+            exact = None if self.choice.precision == "fp32" else self._in_float32()
+            if exact is not None:
+                found = [exact(torch.from_numpy(tile[None])) for tile in tiles]
+                if all(bool(finite.all()) for _, finite in found):
+                    self.redone += len(tiles)
+                    return np.concatenate([answer.numpy() for answer, _ in found])
+        tried = exact is not None or self.choice.precision == "fp32"
+        raise PhotoError(
+            "the network's answer is not finite",
+            hint="use other weights" if tried else "use --precision fp32, or other weights",
+        )
+
+    def _in_float32(self) -> Residual | None:
+        """Return the network in float32 on the CPU, loaded again when it is needed first; None if that cannot be."""
+        loaded = self.checkpoint
+        if self._exact is None and loaded.path is not None:
+            with contextlib.suppress(KBNetError):  # the file is gone, say
+                again = checkpoints.load(loaded.path)
+                if again.sha256 == loaded.sha256:
+                    network = compiling.compiled(again.network, compiled.fastest_form("fp32"))
+                    self._exact = Residual(network, loaded.facts.limit, autocast=False)
+        return self._exact
+
+
+def _ready(network: Network, choice: Choice) -> tuple[Network, bool]:
+    """Return a network for inference on a device, and whether autocast is to give it its precision.
+
+    Compiled networks and Triton's kernels have it in themselves; autocast is for plain torch.
+    """
+    device, rough = choice.device, choice.precision == "bf16"
+    if device.type == "cpu":
+        form = compiled.fastest_form(choice.precision)
+        return compiling.compiled(network, form), rough and form is None
+    if device.type == "cuda":
+        settle_float32(choice.precision)
+    if launching.available(device):
+        from kbnet_cli.networks.accelerating import accelerated  # which needs Triton
+
+        return accelerated(network, choice.precision, device), False
+    return compiling.compiled(network, None).to(device), rough

@@ -45,7 +45,13 @@ class Journal:
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, object], *, photos: int | None, read_only: bool = False
+        self,
+        folder: Path,
+        settings: Mapping[str, object],
+        *,
+        photos: int | None,
+        device: str | None = None,
+        read_only: bool = False,
     ) -> None:
         """Tell in the journal of a folder that a run begins. What it says is read when it is first asked.
 
@@ -53,6 +59,7 @@ class Journal:
             folder: made if it is missing.
             settings: everything that changes pixels or files, of what JSON holds.
             photos: how many photos this run has; None where that is not known.
+            device: what the network runs on, as a reader may want to know; photos done on another one stay done.
             read_only: tell nothing, and make no folder: a journal that is not there is empty.
 
         Raises:
@@ -73,7 +80,7 @@ class Journal:
             self.folder.mkdir(parents=True, exist_ok=True)
             is_new = not self.path.exists()
             with self._appending() as descriptor:
-                self._append(descriptor, "run", self._beginning(settings, photos))
+                self._append(descriptor, "run", self._beginning(settings, photos, device))
                 os.fsync(descriptor)
             if is_new:
                 _keep_name(self.folder)
@@ -83,8 +90,8 @@ class Journal:
                 hint="make the folder writable or make room, or choose another with -o",
             ) from error
 
-    def _beginning(self, settings: Mapping[str, object], photos: int | None) -> Record:
-        facts: Record = {"version": __version__, "photos": photos, "process": os.getpid()}
+    def _beginning(self, settings: Mapping[str, object], photos: int | None, device: str | None) -> Record:
+        facts: Record = {"version": __version__, "photos": photos, "process": os.getpid(), "device": device}
         return facts | {
             "locked": holder(self.folder) is not None,
             "digest": self.settings,

@@ -6,11 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from kbnet_cli.batching import MOST as MOST_OF_BATCH
 from kbnet_cli.kernels import compiled
 from kbnet_cli.tiles import Lanes
 
 MOST = 8
-"""More lanes than that pay little, and each holds a tile's feature maps."""
+"""More lanes than that pay little on a CPU, and each holds a tile's feature maps."""
+MOST_ON_GPU = 2 * MOST_OF_BATCH
+"""Where lanes only bring tiles and wait: one batch is on the GPU while the next one gathers."""
 
 
 @contextlib.contextmanager
@@ -34,8 +37,10 @@ def lanes(count: int, *, shared: bool) -> Iterator[Lanes]:
 def most_lanes(device: torch.device, precision: str) -> int:
     """Return how many tiles are best answered at once: as many as there are threads, where the compiled form runs.
 
-    Plain torch takes gigabytes a tile and has its own threads; a GPU takes one batch after the other.
+    Plain torch takes gigabytes a tile and has its own threads. A CUDA device answers tiles in batches.
     """
+    if device.type == "cuda":
+        return MOST_ON_GPU
     if device.type != "cpu" or compiled.fastest_form(precision) is None:
         return 1
     return min(MOST, torch.get_num_threads())

@@ -10,15 +10,15 @@ from jaxtyping import Float32
 
 from kbnet_cli import catalogue
 from kbnet_cli.catalogue import Entry
-from kbnet_cli.engine import Engine
 from kbnet_cli.journal import Used
+from kbnet_cli.workers import AnyEngine
 
 
 @dataclass(frozen=True)
 class Part:
     """A network's part in a blend."""
 
-    engine: Engine
+    engine: AnyEngine
     share: float
     """Of its residual: 0 is none of it, 1 the whole."""
 
@@ -115,10 +115,10 @@ def shares(levels: Sequence[float], sigma: float) -> dict[float, float]:
 class Levels:
     """A family of weights, each loaded when a photo needs it first, and kept."""
 
-    def __init__(self, entries: tuple[Entry, ...], load: Callable[[str], Engine]) -> None:
+    def __init__(self, entries: tuple[Entry, ...], load: Callable[[str], AnyEngine]) -> None:
         self.entries = {level(entry): entry for entry in entries}
         self._load = load
-        self._engines: dict[float, Engine] = {}
+        self._engines: dict[float, AnyEngine] = {}
         self._lock = threading.Lock()
 
     @property
@@ -141,7 +141,7 @@ class Levels:
         return Blend(tuple(Part(self._engine(at), 1 / len(lowest)) for at in lowest))
 
     @property
-    def loaded(self) -> Engine | None:
+    def loaded(self) -> AnyEngine | None:
         """One of those that are loaded; all of a family are of one size."""
         return next(iter(self._engines.values()), None)
 
@@ -150,7 +150,7 @@ class Levels:
         at = next((at for at, entry in self.entries.items() if entry.name == used.name), None)
         return at is not None and self._engine(at).checkpoint.sha256 == used.sha256
 
-    def _engine(self, at: float) -> Engine:
+    def _engine(self, at: float) -> AnyEngine:
         with self._lock:  # photos are restored side by side
             if at not in self._engines:
                 self._engines[at] = self._load(self.entries[at].name)

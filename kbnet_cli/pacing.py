@@ -23,6 +23,9 @@ USUAL_WIDTH = 64
 BYTES_A_TILE = 30
 """Of feature maps, for each pixel of a tile and each channel of the first level: measured 15 to 25 for KBNet-S."""
 
+BYTES_A_TILE_ON_GPU = 4 * 4 * 3
+"""For each of its pixels: the tile and its answer as float32, each once more in the memory that a GPU copies from."""
+
 
 @dataclass(frozen=True)
 class Means:
@@ -36,14 +39,17 @@ class Means:
 
 def lane_count(means: Means, networks: Selection) -> int:
     """Return how many tiles are answered at once: no more than half of the memory that is left holds."""
-    most = most_lanes(networks.choice.device, networks.choice.precision)
+    choice = networks.choice
+    most = sum(most_lanes(device, choice.precision) for device in choice.devices)
     given = means.memory_bytes
     free = machine.memory().free_bytes if given is None else max(0, given - machine.held_bytes())
     return most if free is None else max(1, min(most, free // 2 // tile_bytes(networks)))
 
 
 def tile_bytes(networks: Selection) -> int:
-    """Return about what one tile takes while it is answered."""
+    """Return about what one tile takes of the main memory while it is answered."""
+    if networks.choice.device.type == "cuda":
+        return BYTES_A_TILE_ON_GPU * networks.settings.tile**2
     loaded = networks.loaded
     width = USUAL_WIDTH if loaded is None else loaded.checkpoint.network.sizes.width
     return BYTES_A_TILE * width * networks.settings.tile**2

@@ -6,6 +6,7 @@ from typing import Literal
 
 from kbnet_cli import checkpoint, console, tiles
 from kbnet_cli.catalogue import Entry, Facts, Task
+from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Choice, Engine, choose
 from kbnet_cli.errors import UsageError
 from kbnet_cli.hub.library import Library
@@ -15,6 +16,7 @@ from kbnet_cli.photo import Transfer
 from kbnet_cli.restore import Restoration
 from kbnet_cli.selection import Selection
 from kbnet_cli.settings import Places
+from kbnet_cli.workers import AnyEngine, RemoteEngine, Workers
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,38 @@ class Voice:
 
 
 def prepare(wishes: Wishes, voice: Voice) -> tuple[Engine, Restoration]:
-    """Load the weights, settle device, precision and tile, and tell what was chosen."""
-    choice = choose(wishes.device, wishes.precision)
+    """Load the weights, settle one device, precision and tile, and tell what was chosen."""
+    choice = choose(wishes.device, wishes.precision).first
+    loaded, settings = _one(wishes, choice, voice)
+    return Engine(loaded, choice), settings
+
+
+def _one(wishes: Wishes, choice: Choice, voice: Voice) -> tuple[Checkpoint, Restoration]:
+    """Load weights that are no family, settle the tile, and tell what was chosen."""
     with console.fetching(quiet=voice.quiet) as announce:
         tell = None if voice.quiet else console.note
-        engine = _load(Library(wishes.places, announce, tell), wishes.weights, choice, wishes, voice)
-    loaded = engine.checkpoint
-    facts = loaded.facts
-    _check_sigma(wishes.sigma, facts, loaded.name)
-    settings = _settings(wishes, facts.tile)
+        loaded = _load(Library(wishes.places, announce, tell), wishes.weights, wishes, voice)
+    _check_sigma(wishes.sigma, loaded.facts, loaded.name)
+    settings = _settings(wishes, loaded.facts.tile)
     # Laid out once for nothing, so that a tile that does not fit is an error before the first photo.
-    tiles.plan((1, 1), tile=settings.tile, overlap=settings.overlap, multiple=engine.size_multiple)
+    tiles.plan((1, 1), tile=settings.tile, overlap=settings.overlap, multiple=loaded.network.size_multiple)
     _tell_choice(f"{loaded.name} ({loaded.architecture})", choice, settings, voice)
-    return engine, settings
+    return loaded, settings
 
 
-def _load(library: Library, weights: str | None, choice: Choice, wishes: Wishes, voice: Voice) -> Engine:
+def _workers(choice: Choice, settings: Restoration, voice: Voice) -> Workers | None:
+    """Return what shares tiles out to several devices; None for one."""
+    if not choice.others:
+        return None
+    return Workers(choice, tile=settings.tile, tell=None if voice.quiet else console.warning)
+
+
+def _engine(loaded: Checkpoint, choice: Choice, workers: Workers | None) -> AnyEngine:
+    """Return what answers tiles: in this process on one device, or in others on several."""
+    return Engine(loaded, choice) if workers is None else RemoteEngine(loaded, workers)
+
+
+def _load(library: Library, weights: str | None, wishes: Wishes, voice: Voice) -> Checkpoint:
     loaded = checkpoint.load(library.obtain(weights, wishes.task))
     facts = loaded.facts
     if not voice.quiet and not facts.told:
@@ -71,7 +89,7 @@ def _load(library: Library, weights: str | None, choice: Choice, wishes: Wishes,
         )
     if not voice.quiet and facts.task is not None and facts.task != wishes.task:
         console.warning(f"{loaded.name} is made to {facts.task}, not to {wishes.task}")
-    return Engine(loaded, choice)
+    return loaded
 
 
 def _settings(wishes: Wishes, usual_tile: int) -> Restoration:
@@ -82,12 +100,16 @@ def _settings(wishes: Wishes, usual_tile: int) -> Restoration:
 
 def _tell_choice(weights: str, choice: Choice, settings: Restoration, voice: Voice) -> None:
     if not voice.quiet:
+        if choice.warning:
+            console.warning(choice.warning)
         console.note(
-            f"{weights} on {choice.device} in {choice.precision}, "
+            f"{weights} on {choice.name} in {choice.precision}, "
             f"tiles of {settings.tile} overlapping by {settings.overlap}"
         )
     if voice.verbose:
-        console.note(f"device: {choice.device} ({choice.reason})")
+        console.note(f"device: {choice.name} ({choice.reason})")
+        if choice.precision_reason:
+            console.note(f"precision: {choice.precision} ({choice.precision_reason})")
         console.note(f"kernels: {running.running().on(choice.device, choice.precision)}")
 
 
@@ -100,11 +122,13 @@ def networks_for(wishes: Wishes, voice: Voice) -> Selection:
     entries = family(wishes.weights)
     if entries:
         return _family(entries, wishes, voice)
-    engine, settings = prepare(wishes, voice)
+    choice = choose(wishes.device, wishes.precision)
+    loaded, settings = _one(wishes, choice, voice)
+    workers = _workers(choice, settings, voice)
     listens = wishes.task == "denoise" and (voice.json or not voice.quiet)
-    source = Blend((Part(engine, 1.0),))
+    source = Blend((Part(_engine(loaded, choice, workers), 1.0),))
     # Weights of one level may be given with it; no photo need be asked for that.
-    return Selection(source.name, engine.choice, settings, source, wishes.sigma, listens)
+    return Selection(source.name, choice, settings, source, wishes.sigma, listens, workers)
 
 
 def _family(entries: tuple[Entry, ...], wishes: Wishes, voice: Voice) -> Selection:
@@ -117,8 +141,8 @@ def _family(entries: tuple[Entry, ...], wishes: Wishes, voice: Voice) -> Selecti
         if not voice.quiet:
             console.note(f"fetching {name}")
 
-    def load(name: str) -> Engine:
-        engine = _load(library, name, choice, wishes, voice)
+    def load(name: str) -> AnyEngine:
+        engine = _engine(_load(library, name, wishes, voice), choice, workers)
         if voice.verbose:
             size = next(entry.parameters for entry in entries if entry.name == name) * 4 / 1e6
             console.note(f"{name} is loaded, and stays in memory: about {size:.0f} MB in fp32")
@@ -128,11 +152,12 @@ def _family(entries: tuple[Entry, ...], wishes: Wishes, voice: Voice) -> Selecti
     source = Levels(entries, load)
     assert wishes.weights is not None
     settings = _settings(wishes, entries[0].facts.tile)
+    workers = _workers(choice, settings, voice)
     made = ", ".join(f"{level:g}" for level in source.levels)
     _tell_choice(f"{wishes.weights} (noise levels {made})", choice, settings, voice)
     if wishes.sigma is not None:
         source.at(wishes.sigma)  # what is missing is an error before the first photo
-    return Selection(wishes.weights, choice, settings, source, wishes.sigma, listens=True)
+    return Selection(wishes.weights, choice, settings, source, wishes.sigma, listens=True, workers=workers)
 
 
 def _check_sigma(sigma: float | None, facts: Facts, name: str) -> None:

@@ -35,7 +35,7 @@ def run(
     pace = pace_for(means, networks, len(listed))  # before the probe takes memory
     with lanes(lane_count(means, networks), shared=not alone) as own:
         measured = probe(usual, networks.settings, own)
-    told = Foreteller(voice)
+    told = Foreteller(voice, networks.choice)
     codecs = batch.CodecTimes(order)
     held: list[int] = []
     for outcome in batch.preview(listed, order, journals=journals):

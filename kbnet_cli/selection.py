@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from kbnet_cli.engine import Choice, Engine
+from kbnet_cli.choosing import Choice
 from kbnet_cli.errors import PhotoError
 from kbnet_cli.journal import Used
 from kbnet_cli.levels import Blend, Levels
 from kbnet_cli.photo import Photo
 from kbnet_cli.restore import Restoration, noise_of
+from kbnet_cli.workers import AnyEngine, Workers
 
 FAINT = 0.5
 """Noise below this, in 1/255, is less than the rounding to 8 bits."""
@@ -37,6 +38,13 @@ class Selection:
     sigma: float | None
     listens: bool
     """Whether the noise of a photo is to be found out."""
+    workers: Workers | None = None
+    """What shares tiles out, where there are several devices."""
+
+    def close(self) -> None:
+        """Give back at once what other processes hold. No photo can be answered any more."""
+        if self.workers is not None:
+            self.workers.close()
 
     def answer(self, photo: Photo) -> Answer:
         """Settle what answers a photo.
@@ -70,7 +78,7 @@ class Selection:
         return self.source.used if isinstance(self.source, Blend) else ()
 
     @property
-    def loaded(self) -> Engine | None:
+    def loaded(self) -> AnyEngine | None:
         """A network that is loaded, to tell how much others take; None where the first photo has to come first."""
         return self.source.parts[0].engine if isinstance(self.source, Blend) else self.source.loaded
 

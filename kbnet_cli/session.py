@@ -178,7 +178,10 @@ class _Call:
             return None
         settings = journal_settings(order, self.wishes, self.networks)
         unchanged = self.networks.unchanged
-        return batch.Journals(order, settings, photos=self.photos, unchanged=unchanged, read_only=read_only)
+        device = self.networks.choice.name
+        return batch.Journals(
+            order, settings, photos=self.photos, unchanged=unchanged, device=device, read_only=read_only
+        )
 
     def _begins_journal(self) -> bool:
         """Tell whether a journal is kept without --resume: of folders of outputs, but not for a photo that is named."""

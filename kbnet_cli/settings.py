@@ -34,7 +34,8 @@ TOLD_VARIABLES = (
     "KBNET_OUTPUT",
 )
 """What a command of `--then` finds in its environment: no settings."""
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+DEVICES = "auto, cpu, cuda, cuda:N, mps or xpu"
 
 
 def default_weights_folder() -> Path:
@@ -56,22 +57,52 @@ class Places:
 
 
 def check_device(given: str) -> None:
-    """Refuse what is no device's name; whether the device is there is not asked.
+    """Refuse what is no device's name, or no list of devices; whether they are there is not asked.
 
     Raises:
-        DeviceError: it is none of auto, cpu, cuda, cuda:N, mps, xpu.
+        DeviceError: it is none of auto, cpu, cuda, cuda:N, mps, xpu, xpu:N, nor several of one kind between commas; of
+            GPUs each once.
     """
-    if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:[0-9]+)?", given):
+    devices_of(given)
+
+
+def devices_of(given: str) -> tuple[str, ...]:
+    """Take a list of devices apart, as `cuda:0,cuda:2`; of one device a list of one.
+
+    Several times cpu is as many processes, each with its share of the threads.
+
+    Raises:
+        DeviceError: as `check_device`.
+    """
+    names = tuple(given.split(","))
+    for name in names:
+        if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]{0,3}))?", name):
+            raise DeviceError(f"no device {name!r}: expected {DEVICES}", hint="use --device auto")
+    if len(names) == 1:
+        return names
+    kinds = list(dict.fromkeys(name.partition(":")[0] for name in names))
+    if "auto" in kinds:
+        raise DeviceError(f"{given}: auto settles on devices by itself", hint="use --device auto alone")
+    if len(kinds) > 1:
         raise DeviceError(
-            f"no device {given!r}: expected auto, cpu, cuda, cuda:N, mps or xpu", hint="use --device auto"
+            f"{given} mixes {' and '.join(kinds)}: tiles of one photo would differ by their rounding",
+            hint="name devices of one kind",
         )
+    kind = kinds[0]
+    if kind in ("cuda", "xpu") and kind in names:
+        raise DeviceError(
+            f"{given}: {kind} alone means all its GPUs", hint=f"use --device {kind}, or numbers: {kind}:0"
+        )
+    if kind != "cpu" and len(set(names)) < len(names):
+        raise DeviceError(f"{given} names a GPU twice", hint="name each GPU once")
+    return names
 
 
 def check_precision(given: str) -> None:
     """Refuse what is no precision.
 
     Raises:
-        DeviceError: it is none of auto, fp32, bf16; for fp16 with the reason.
+        DeviceError: it is none of auto, fp32, tf32, bf16; for fp16 with the reason.
     """
     if given == "fp16":
         raise DeviceError(

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 from kbnet_cli import batch, console, progress
+from kbnet_cli.choosing import Choice
 from kbnet_cli.forecast import Forecast
 from kbnet_cli.outlook import Totals
 from kbnet_cli.preparing import Voice
@@ -63,7 +64,7 @@ class Teller:
             "megapixels": extent and round(extent.megapixels, 6),
             "weights": self.networks.weights if answer is None else answer.weights,
             "sigma": sigma,
-            "device": str(choice.device),
+            "device": choice.name,
             "precision": choice.precision,
             "tile": settings.tile,
             "overlap": settings.overlap,
@@ -73,7 +74,7 @@ class Teller:
     def summary(self, totals: Totals) -> None:
         """Tell what became of all of them."""
         if self.voice.json:
-            write(totals.as_event())
+            write(totals.as_event() | _settled(self.networks.choice))
         elif not self.voice.quiet and self.reporter.outlook.photos != 1:
             progress.conclude(totals, self.reporter.failures)
 
@@ -81,8 +82,9 @@ class Teller:
 class Foreteller:
     """Tell what each photo would take, and what all would."""
 
-    def __init__(self, voice: Voice) -> None:
+    def __init__(self, voice: Voice, choice: Choice) -> None:
         self.voice = voice
+        self.choice = choice
         self.totals = Totals()
         self._tiles = 0
 
@@ -135,7 +137,8 @@ class Foreteller:
         """Tell what the whole job would take."""
         totals = self.totals
         if self.voice.json:
-            write(totals.as_event() | {"tiles": self._tiles, "memory_bytes": memory_bytes})
+            own = {"tiles": self._tiles, "memory_bytes": memory_bytes}
+            write(totals.as_event() | own | _settled(self.choice))
         elif not self.voice.quiet and totals.photos > 1:
             others = "".join(
                 f", {count} {word}"
@@ -146,6 +149,16 @@ class Foreteller:
                 f"{totals.done} to do{others}: {totals.megapixels:.1f} megapixels, {self._tiles:,} tiles, "
                 f"about {console.duration(totals.seconds)} and at most {memory_bytes / 1e6:.0f} MB"
             )
+
+
+def _settled(choice: Choice) -> dict[str, object]:
+    """Return what `auto` came to, and why."""
+    return {
+        "device": choice.name,
+        "device_reason": choice.reason,
+        "precision": choice.precision,
+        "precision_reason": choice.precision_reason or "asked for",
+    }
 
 
 def write(event: dict[str, object]) -> None:

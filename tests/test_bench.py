@@ -18,6 +18,7 @@ from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.kernels import compiled, running
+from kbnet_cli.kernels.gpu import launching
 from kbnet_cli.networks.kbnet_s import KBNetSSizes
 from tests import test_cli
 from tests.networks import TINY, TINY_GREY, random_network
@@ -71,12 +72,26 @@ def test_a_photo_takes_its_overlapping_tiles_for_each_pass(sizes: KBNetSSizes, p
 
 def test_on_cuda_the_device_tells_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(Checkpoint(random_network(), Facts(), "made"), choose("cpu", "fp32"))
-    assert running.running().on(engine.choice.device) != "plain torch on cuda"
-    engine.choice = replace(engine.choice, device=torch.device("cuda"))
-    monkeypatch.setattr(running, "forget_peak", lambda device: 100 if device == torch.device("cuda") else 0)
-    monkeypatch.setattr(running, "peak_bytes", lambda device: 700 if device == torch.device("cuda") else 0)
+    cuda = torch.device("cuda:0")
+    engine.choice = replace(engine.choice, device=cuda)
+    monkeypatch.setattr(running, "forget_peak", lambda device: 100 if device == cuda else 0)
+    monkeypatch.setattr(running, "peak_bytes", lambda device: 700 if device == cuda else 0)
     assert bench.watch_memory(engine)() == 600
-    assert running.running().on(engine.choice.device) == "plain torch on cuda"
+
+
+def test_what_runs_on_a_gpu_is_named_and_why_it_is_not_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, found = torch.device("cuda:0"), running.running()
+    monkeypatch.setattr(launching, "reason_against", lambda _device: None)
+    monkeypatch.setattr(running, "triton_version", lambda: "3.6.0")
+    assert found.on(cuda, "bf16") == "Triton 3.6.0 on cuda:0, bf16"
+    monkeypatch.setattr(launching, "reason_against", lambda _device: "Triton is not installed")
+    assert found.on(cuda, "tf32") == "plain torch on cuda:0, tf32 (Triton is not installed)"
+    assert found.on(torch.device("mps"), "fp32") == "plain torch on mps, fp32"
+
+
+def test_of_several_devices_the_first_is_measured(kbnet: Call, random_weights: Path) -> None:
+    words = ("--device", "cpu,cpu", "--size", "32", "--rounds", "1", "--json")
+    assert json.loads(kbnet("bench", "-w", random_weights, *words).stdout)["device"] == "cpu"
 
 
 def test_a_size_that_does_not_fit_is_wrong_usage(kbnet: Call, random_weights: Path) -> None:

@@ -119,7 +119,9 @@ def test_json_has_one_object_a_photo_and_a_summary(kbnet: Call, tmp_path: Path, 
     assert second["error"]["message"].endswith("no such file")
     counts = {"done": 1, "kept": 0, "skipped": 0, "failed": 1, "left": 0, "stopped": None}
     assert summary.items() >= ({"event": "summary", "megapixels": 0.00224} | counts).items()
-    assert summary.keys() == {"event", "megapixels", "seconds", "megapixels_a_second", *counts}
+    assert summary.keys() == {"event", "megapixels", "seconds", "megapixels_a_second", *counts} | {
+        "device", "device_reason", "precision", "precision_reason",
+    }  # fmt: skip
     assert summary["megapixels_a_second"] == pytest.approx(0.00224 / summary["seconds"], abs=1e-3)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kbnet_cli import catalogue, doctor, machine
+from kbnet_cli.choosing import Choice, Precision
 from kbnet_cli.errors import WeightsError
 from kbnet_cli.findings import Finding, Look, Probe
 from kbnet_cli.kernels import compiled, devices, running
@@ -102,11 +103,14 @@ def test_a_probe_that_fails_is_a_note_and_the_others_go_on(kbnet: Call, monkeypa
 
 
 def test_a_broken_torch_is_a_problem_of_its_rows(kbnet: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("kbnet_cli.kernels", "kbnet_cli.engine"))]:
+    for name in [
+        name for name in sys.modules if name.startswith(("kbnet_cli.kernels", "kbnet_cli.engine", "kbnet_cli.choosing"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delattr("kbnet_cli.kernels")
     monkeypatch.delattr("kbnet_cli.engine", raising=False)
+    monkeypatch.delattr("kbnet_cli.choosing", raising=False)
     shown = kbnet("doctor", "--json")
     assert shown.code == 2
     states = {finding["name"]: finding["state"] for finding in json.loads(shown.stdout)["findings"]}
@@ -263,21 +267,28 @@ def test_a_gpu_that_torch_cannot_use_is_told_with_torchs_reason(
         raise RuntimeError("Found no NVIDIA driver on your system.\nmore")
 
     driver = tmp_path / "version"
-    monkeypatch.setattr(doctor, "NVIDIA_DRIVER", driver)
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER", driver)
+    monkeypatch.setattr(devices, "NVIDIA_SIGNS", ())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
     without = f"torch {torch.__version__} is built without CUDA"
     assert (row("device cuda").state, row("device cuda").says) == ("ok", f"not used: {without}")
-    driver.touch()
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\n")
+    assert devices.nvidia_driver() == "535.129.03"
     found = row("device cuda")
     assert (found.state, found.says) == ("note", f"not used, though there seems to be one: {without}")
-    assert found.hint == "install a torch that is built for CUDA"
+    assert found.hint.startswith("install a torch that is built for CUDA: ")
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.cuda, "init", no_driver)
     assert row("device cuda").says.endswith("Found no NVIDIA driver on your system.")
     assert "nvidia-smi" in row("device cuda").hint
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     assert row("device cuda").says.endswith("no GPU that torch can use")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert row("device cuda") == Finding(
+        "device cuda", "ok", "not used: CUDA_VISIBLE_DEVICES is empty, which leaves no GPU", ""
+    )
 
 
 def test_gpus_that_are_there_are_named_and_used_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,11 +298,37 @@ def test_gpus_that_are_there_are_named_and_used_or_not(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _number: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: ((60 + number) * 10**9, 80 * 10**9))
+    monkeypatch.setattr(devices, "fault", lambda _device: None)
+    monkeypatch.setattr(devices, "nvidia_driver", lambda: "575.1")
     one = "Fast One, 80 GB, compute capability 9.0"
-    assert row("device cuda").says == f"0: {one}; 1: {one}: used"
-    assert row("device cpu").says.endswith(": not used, because cuda is")
+    assert row("device cuda").says == (
+        f"0: {one}; 1: {one}; free: 60.0 of 80.0 GB, 61.0 of 80.0 GB; driver 575.1: used"
+    )
+    assert row("device cpu").says.endswith(": not used, because cuda:0 is")
+    assert row("chosen", device="cuda").says == (
+        "--device cuda is cuda:0,cuda:1 (all 2 GPUs), --precision auto is bf16 (tensor cores multiply it)"
+    )
     assert row("device cuda", device="cpu").says.endswith(": not used, because cpu is")
     assert row("device cpu", device="cpu").says.endswith(": used")
+
+
+@pytest.mark.parametrize(("precision", "factor"), [("fp32", 1.0), ("bf16", 1.0), ("bf16", 1.1), ("fp32", float("nan"))])
+def test_the_kernel_in_triton_is_compared_on_a_gpu_that_is_chosen(
+    precision: Precision, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention = pytest.importorskip("kbnet_cli.kernels.gpu.attention")
+    right, device = attention.filtered, "cuda:0" if torch.cuda.is_available() else "cpu"  # where it is interpreted
+    chosen = Choice(torch.device(device), precision, "made up")
+    monkeypatch.setattr(doctor, "_gpus", lambda _settings: (chosen,))
+    monkeypatch.setattr(running, "reason_against_triton", lambda _device: None)
+    monkeypatch.setattr(attention, "filtered", lambda *inputs, **words: factor * right(*inputs, **words))
+    found = row("operator test")
+    if factor == 1:
+        assert found.state == "ok", found.says
+    else:
+        assert found.state == "problem"
+        assert f"the kernel in Triton on {device} agrees with plain torch in {precision} to " in found.says
 
 
 def test_other_gpus_are_told_by_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:

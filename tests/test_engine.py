@@ -14,6 +14,7 @@ from kbnet_cli import checkpoint
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Choice, Engine
+from kbnet_cli.errors import PhotoError
 from kbnet_cli.hub.library import Library
 from kbnet_cli.kernels import compiled, threads
 from kbnet_cli.networks import kbnet_s
@@ -115,6 +116,50 @@ def test_the_example_photo_in_bf16_is_within_55_decibels_of_fp32() -> None:
     difference = float(np.mean((exact - rough) ** 2))
     assert difference > 0
     assert -10 * np.log10(difference) > 55
+
+
+def spoiled(engine: Engine, bad: int) -> list[int]:
+    """Let one tile of the next answers be no number, and return a list of how many were done again."""
+    right = engine._residual
+
+    def answer(tiles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        answers, finite = (each.clone() for each in right(tiles))
+        answers[bad], finite[bad] = torch.nan, False
+        return answers, finite
+
+    engine._residual = answer  # type: ignore[assignment]
+    return []
+
+
+def test_a_tile_that_is_not_finite_is_done_again_in_float32_and_counted(random_weights: Path) -> None:
+    given = checkpoint.load(random_weights)
+    engine, exact = Engine(given, ROUGH), Engine(given, EXACT)
+    as_it_was = engine.residual(tiles(3))
+    told = spoiled(engine, 1)
+    found = engine.residual(tiles(3), told.append)
+    np.testing.assert_array_equal(found[[0, 2]], as_it_was[[0, 2]])
+    np.testing.assert_array_equal(found[1:2], exact.residual(tiles(3)[1:2]))
+    assert (told, engine.redone) == ([1], 1)
+    engine.residual(tiles(3))
+    assert engine.redone == 2
+
+
+def test_what_cannot_be_done_again_is_an_error(tmp_path: Path, random_weights: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    path.write_bytes(random_weights.read_bytes())
+    gone = Engine(checkpoint.load(path), ROUGH)
+    path.unlink()
+    for engine in (gone, Engine(loaded(), ROUGH)):
+        spoiled(engine, 0)
+        with pytest.raises(PhotoError, match="not finite") as caught:
+            engine.residual(tiles())
+        assert "--precision fp32" in caught.value.hint
+        assert engine.redone == 0
+    exact = Engine(checkpoint.load(random_weights), EXACT)
+    spoiled(exact, 0)
+    with pytest.raises(PhotoError, match="not finite") as caught:
+        exact.residual(tiles())
+    assert caught.value.hint == "use other weights"
 
 
 def test_an_interruption_awaits_what_has_begun() -> None:

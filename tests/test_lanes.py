@@ -14,7 +14,7 @@ from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Choice, Engine, Precision
 from kbnet_cli.kernels import compiled
-from kbnet_cli.lanes import MOST, lanes, most_lanes
+from kbnet_cli.lanes import MOST, MOST_ON_GPU, lanes, most_lanes
 from kbnet_cli.photo import Photo
 from kbnet_cli.restore import Restoration, restore
 from tests.networks import random_network
@@ -220,6 +220,7 @@ def test_so_many_lanes_as_threads_where_the_compiled_form_runs(monkeypatch: pyte
         assert most_lanes(CPU, "fp32") == count
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert most_lanes(CPU, "fp32") == MOST
-    assert most_lanes(torch.device("cuda"), "fp32") == 1
+    assert most_lanes(torch.device("cuda"), "fp32") == MOST_ON_GPU
+    assert most_lanes(torch.device("mps"), "fp32") == 1
     monkeypatch.setattr(compiled, "fastest_form", lambda _precision: None)
     assert most_lanes(CPU, "fp32") == 1

@@ -82,6 +82,11 @@ def test_little_memory_means_few_lanes_and_too_little_is_said(networks: Selectio
         assert "--memory" in caught.value.message
 
 
+def test_on_a_gpu_tiles_take_their_copies_only_of_the_main_memory(networks: Selection) -> None:
+    on_gpu = replace(networks, choice=replace(networks.choice, device=torch.device("cuda")))
+    assert tile_bytes(on_gpu) == 2 * 2 * 512 * 512 * 3 * 4 < tile_bytes(networks)
+
+
 def test_lanes_take_half_of_what_is_free_where_nothing_is_given(
     networks: Selection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,8 +38,8 @@ from tests.test_cli import Call
 kbnet = test_cli.kbnet
 
 VALUES = {
-    "device": ("cpu", "cuda:1", "mps"),
-    "precision": ("fp32", "bf16", "auto"),
+    "device": ("cpu", "cuda:0,cuda:2", "mps"),
+    "precision": ("fp32", "tf32", "auto"),
     "name": ("{stem}-1.{ext}", "{stem}-2.{ext}", "{stem}-3.{ext}"),
     "hub_repo": ("a/one", "a/two", "a/three"),
     "weights_folder": ("/1", "/2", "/3"),

@@ -23,6 +23,7 @@ class Journals:
         *,
         photos: int | None,
         unchanged: Unchanged,
+        device: str | None = None,
         read_only: bool = False,
     ) -> None:
         self._root = order.output if order.into_folder else None
@@ -30,7 +31,7 @@ class Journals:
         self._read_only = read_only
         self._settings = settings
         self._task = str(settings.get("task", ""))
-        self._photos = photos
+        self._photos, self._device = photos, device
         self._unchanged = unchanged
         self._open: dict[Path, Journal] = {}
         self._clean: set[Path] = set()
@@ -60,7 +61,13 @@ class Journals:
                 remove_stale_partials((target.parent,))
             if folder not in self._open:
                 try:
-                    self._open[folder] = Journal(folder, self._settings, photos=self._photos, read_only=self._read_only)
+                    self._open[folder] = Journal(
+                        folder,
+                        self._settings,
+                        photos=self._photos,
+                        device=self._device,
+                        read_only=self._read_only,
+                    )
                 except UsageError as error:
                     if folder == self._root:
                         raise

@@ -280,7 +280,13 @@ def _begun(place: Place, names: dict[str, str]) -> Iterator[Candidate]:
 
 
 def _devices(place: Place) -> Iterator[Candidate]:
-    return _begun(place, dict.fromkeys(("auto", "cpu", "cuda", "mps", "xpu"), ""))
+    """Give kinds of devices; behind a comma those of which there may be several."""
+    before, comma, _ = place.begun.rpartition(",")
+    kinds: tuple[str, ...] = ("auto", "cpu", "cuda", "mps", "xpu")
+    if comma:
+        kind = before.partition(":")[0].partition(",")[0]
+        kinds = ("cpu",) if kind == "cpu" else (f"{kind}:",) if kind in ("cuda", "xpu") else ()
+    return _begun(place, {before + comma + kind: "" for kind in kinds})
 
 
 def _templates(place: Place) -> Iterator[Candidate]:

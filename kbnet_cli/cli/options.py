@@ -82,10 +82,15 @@ TransferOption = Annotated[
 Tile = Annotated[str, typer.Option(metavar="auto|PX", help="Tile size. It changes pixels; auto: the weights'.")]
 Overlap = Annotated[str, typer.Option(metavar="auto|PX", help="How much tiles overlap. auto: an eighth of a tile.")]
 Device = Annotated[
-    str, typer.Option(metavar="DEVICE", envvar="KBNET_DEVICE", help="auto, cpu, cuda, cuda:N, mps or xpu.")
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        envvar="KBNET_DEVICE",
+        help="auto, cpu, cuda (all its GPUs), cuda:N, mps or xpu; or several, as cuda:0,cuda:2.",
+    ),
 ]
 PrecisionOption = Annotated[
-    str, typer.Option(metavar="auto|fp32|bf16", envvar="KBNET_PRECISION", help="Arithmetic of the network.")
+    str, typer.Option(metavar="auto|fp32|tf32|bf16", envvar="KBNET_PRECISION", help="Arithmetic of the network.")
 ]
 FormatOption = Annotated[
     Literal["auto", "jpg", "png", "tif", "dng", "webp", "avif", "jxl", "ppm"],

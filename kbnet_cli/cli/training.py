@@ -49,7 +49,7 @@ def train(
         raise typer.BadParameter(f"-o {output}: expected a name that ends in .safetensors")
     if output.exists() and not resume and not overwrite:
         raise UsageError(f"{output} exists", hint="--resume goes on with it, --overwrite replaces it")
-    choice = choose(settings.device, settings.precision)
+    choice = choose(settings.device, settings.precision).first
 
     def begin(name: str, task: Task) -> Path:
         beside = recipe.parent / name

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kbnet_cli.kernels import compiled, plain
+from kbnet_cli.kernels.gpu import launching
 
 PRODUCTS: ContextVar[str] = ContextVar("PRODUCTS", default="fp32")
 """What the kernels are mixed in here: fp32 or bf16; set by `products`."""
@@ -47,10 +48,36 @@ def kernel_basis_attention(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         answer: Tensor = BandedAttention.apply(*inputs, group_size)  # type: ignore[no-untyped-call]
         return answer
+    if _triton_fits(inputs, group_size):
+        return _in_triton(features, attention, weight, bias, group_size=group_size)
     if _compiled_fits(inputs):
         form = compiled.operator_form(PRODUCTS.get(), attention.shape[1])
         return compiled.kernel_basis_attention(features, attention, weight, bias, group_size=group_size, form=form)
     return plain.kernel_basis_attention(features, attention, weight, bias, group_size=group_size)
+
+
+def _triton_fits(inputs: tuple[Tensor, ...], group_size: int) -> bool:
+    """Say whether all tensors are on one GPU that runs Triton's kernels, in one type and of a size that they take."""
+    device, dtype = inputs[0].device, inputs[0].dtype
+    return (
+        dtype in (torch.float32, torch.bfloat16)
+        and group_size in (1, 2, 4, 8)
+        and all(tensor.device == device and tensor.dtype == dtype for tensor in inputs)
+        and inputs[0].numel() > 0
+        and launching.available(device)
+    )
+
+
+def _in_triton(features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, group_size: int) -> Tensor:
+    """Run the kernel, which wants a pixel's channels together. The network's blocks have that and call it directly."""
+    from kbnet_cli.kernels.gpu.attention import Bases, filtered
+
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    bases = Bases.packed(weight, bias, group_size=group_size, dtype=features.dtype)
+    maps = [tensor.movedim(1, -1).contiguous() for tensor in (features, attention)]
+    precision: Literal["fp32", "tf32", "bf16"]
+    precision = "bf16" if features.dtype == torch.bfloat16 else "tf32" if allowed else "fp32"
+    return filtered(maps[0], maps[1], bases, precision=precision).movedim(-1, 1).contiguous()
 
 
 def _compiled_fits(inputs: tuple[Tensor, ...]) -> bool:

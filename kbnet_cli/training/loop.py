@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name all of torch's users kn
 from torch import Tensor
 
 from kbnet_cli.errors import OutputError
+from kbnet_cli.kernels.float32 import settle_float32
 from kbnet_cli.kernels.kba import products
 from kbnet_cli.training.feeder import Batch, Feeder, batches
 from kbnet_cli.training.pictures import prepare
@@ -66,8 +67,8 @@ class Machine:
 
     device: str = "cpu"
     precision: str = "fp32"
-    """fp32, or bf16: multiplications in bfloat16, weights and optimiser in float32. On a CPU those of the kernel basis
-    attention alone, and only with tiles for it (AMX): small patches gain nothing from the rest."""
+    """fp32, tf32 or bf16: multiplications in bfloat16, weights and optimiser in float32. On a CPU those of the kernel
+    basis attention alone, and only with tiles for it (AMX): small patches gain nothing from the rest."""
 
 
 @dataclass
@@ -123,6 +124,7 @@ def train(
         InputError: there are no photos to train on.
         OutputError: what comes out cannot be written.
     """
+    settle_float32(machine.precision)
     state = new_state(recipe, seed, start=start, device=machine.device)
     state_file = output.with_suffix(".state")
     if resume:
@@ -213,7 +215,7 @@ def _step(
 
 def _precision(machine: Machine) -> AbstractContextManager[None]:
     device = machine.device.partition(":")[0]
-    if machine.precision == "fp32":
+    if machine.precision != "bf16":
         return nullcontext()
     return products("bf16") if device == "cpu" else torch.autocast(device, dtype=torch.bfloat16)
 

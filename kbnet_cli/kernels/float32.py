@@ -1,0 +1,19 @@
+"""How exactly torch itself multiplies numbers of float32 on NVIDIA's GPUs."""
+
+import warnings
+
+import torch
+
+
+def settle_float32(precision: str) -> None:
+    """Let torch round the factors of float32 products to 10 bits (TF32) in tf32, and in no other precision.
+
+    It holds for the whole process, for products of matrices and for cuDNN's convolutions, of which torch by itself
+    rounds only the latter. What is in bfloat16 is not concerned, nor are Triton's kernels.
+    """
+    rounded = precision == "tf32"
+    # From torch 2.9 on there are finer switches, and these warn; but they alone exist in all versions, and set both.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.backends.cuda.matmul.allow_tf32 = rounded
+        torch.backends.cudnn.allow_tf32 = rounded

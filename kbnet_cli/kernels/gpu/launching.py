@@ -1,0 +1,35 @@
+"""Whether Triton's kernels can run on a device."""
+
+import importlib.util
+from functools import cache
+
+import torch
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+"""It comes with torch's builds for CUDA and ROCm on Linux; builds for the CPU can have it beside them, for tests."""
+
+
+def available(device: torch.device) -> bool:
+    """Say whether the kernels run on a device."""
+    return reason_against(device) is None
+
+
+def reason_against(device: torch.device) -> str | None:
+    """Return why the kernels do not run on a device, as a user may read it; None if they do."""
+    if device.type != "cuda":
+        return f"no kernels for {device.type}"
+    if not HAS_TRITON:
+        return "Triton is not installed"
+    return _fault(device.index if device.index is not None else torch.cuda.current_device())
+
+
+@cache
+def _fault(index: int) -> str | None:
+    """Try the smallest kernel once: Triton needs a C compiler, and a GPU that it knows."""
+    from kbnet_cli.kernels.gpu import arithmetic
+
+    try:
+        arithmetic.attempt(torch.device("cuda", index))
+    except Exception as error:  # whatever Triton, the compiler or the driver says
+        return (str(error).strip().splitlines() or [type(error).__name__])[-1][:160]
+    return None
