@@ -13,7 +13,7 @@ class LiveMemory(TorchDispatchMode):
     """Count the bytes of all tensors made within it that are still held, and the most of them at any time."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held_bytes, self.peak_bytes = 0, 0
         self._known: set[int] = set()
 

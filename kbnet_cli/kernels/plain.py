@@ -7,6 +7,8 @@ from torch import Tensor
 
 BAND_FLOATS = 1 << 19
 """How many features a band holds: 2 MB, so that features, kernels and sums stay in the cores' caches."""
+GPU_BAND_FLOATS = 1 << 24
+"""The same on other devices: 64 MB, so that there is enough to do for each of the dozens of small steps."""
 GRADIENT_FLOATS = 1 << 24
 """How many floats a band may keep for its gradient: 64 MB. Each band costs three dozen small steps there and back."""
 
@@ -37,13 +39,14 @@ def kernel_basis_attention(
         weight: basis kernels, k = c · group_size · 9, each laid out as a grouped 3×3 convolution (c, group_size, 3, 3).
         bias: one offset a basis and channel, mixed like the kernels.
         group_size: channels that are mixed with each other (4 in KBNet-S, 2 in KBNet-L).
-        rows: rows of a band; chosen from BAND_FLOATS if None. The result does not depend on it.
+        rows: rows of a band; chosen by the device if None. The result does not depend on it.
 
     Source: KBNet, arXiv 2303.02881, equation 3.
     """
     batch, channels, height, width = features.shape
     bases, groups = attention.shape[1], channels // group_size
-    rows = rows or max(1, BAND_FLOATS // max(1, channels * width))
+    band = BAND_FLOATS if features.device.type == "cpu" else GPU_BAND_FLOATS
+    rows = rows or max(1, band // max(1, channels * width))
     attention, weight, bias = (tensor.to(features.dtype) for tensor in (attention, weight, bias))
     kernels = weight.view(bases, groups, group_size, -1).permute(3, 1, 2, 0).contiguous()
     offsets = bias.view(bases, groups, group_size).permute(1, 2, 0)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
 from kbnet_cli.kernels.kba import kernel_basis_attention
+from kbnet_cli.kernels.plain import GPU_BAND_FLOATS
 
 BAND_FLOATS = 1 << 20
 """How many features a band holds: 4 MB. Larger bands leave the caches, smaller ones compute more rows twice."""
@@ -60,7 +61,8 @@ class Band:
 
 def _bands(picture: Float[Tensor, "h w c"], halo: int = 0) -> Iterator[Band]:
     height, width, channels = picture.shape
-    rows = max(1, BAND_FLOATS // max(1, width * channels))
+    band = BAND_FLOATS if picture.device.type == "cpu" else GPU_BAND_FLOATS
+    rows = max(1, band // max(1, width * channels))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         first = max(top - halo, 0)

@@ -43,14 +43,15 @@ def accelerated(network: Network, precision: Precision, device: torch.device) ->
     for name, module in list(answer.named_modules()):
         if not isinstance(module, nn.Conv2d):
             continue
-        module.to(memory_format=torch.channels_last)
+        module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         if name in FIRST + LAST:
             parent, _, child = name.rpartition(".")
             edge = Edge(module, map_type(precision) if name in FIRST else torch.float32)
             setattr(answer.get_submodule(parent), child, edge)
         else:
             module.to(map_type(precision))
-    return answer.to(device)
+    answer.to(device)
+    return answer
 
 
 class Edge(nn.Module):

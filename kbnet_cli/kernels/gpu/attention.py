@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision, map_type, product
+from kbnet_cli.kernels.gpu.maps import pixel_stride
 
 GROUP_SIZES = (1, 2, 4, 8)
 """How many channels may be mixed with each other."""
@@ -134,7 +135,7 @@ def filtered(
     pictures, height, width, channels = features.shape
     answer = torch.empty(features.shape, dtype=map_type(precision), device=features.device)
     others = [coefficients, *([] if times is None else [times])]
-    rows = [_row(one) for one in (features, *others)]
+    rows = [pixel_stride(one) for one in (features, *others)]
     sizes = (*rows, channels)
     # In units of 8, so that the compiler knows that 16 bytes of bfloat16 never straddle a border.
     unit = 8 if all(size % 8 == 0 for size in sizes) else 1
@@ -188,18 +189,6 @@ def constants(
         "TIMES": multiplied,
         "PRECISION": dot_precision(precision),
     }
-
-
-def _row(map_: Float[Tensor, "b h w f"]) -> int:
-    """Return how far pixels are from each other; they must lie evenly, and a pixel's channels together."""
-    _, height, width, channels = map_.shape
-    row = map_.stride(2) if width > 1 else map_.stride(1) if height > 1 else map_.stride(0)
-    row = row if map_.numel() > channels else channels
-    expected = (height * width * row, width * row, row, 1)
-    assert all(
-        size == 1 or stride == want for size, stride, want in zip(map_.shape, map_.stride(), expected, strict=True)
-    ), f"pixels do not lie evenly: {map_.shape} with strides {map_.stride()}"
-    return row
 
 
 @triton.jit

@@ -1,26 +1,31 @@
 """Folded blocks on a GPU: a few kernels each, one picture's pixels after the other, a pixel's channels together."""
 
-from dataclasses import fields
-from typing import TypeVar
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
-from kbnet_cli.kernels.gpu import attention, convolutions, layers, products
+from kbnet_cli.kernels.gpu import attention, convolutions, feed_forward, layers, products
 from kbnet_cli.kernels.gpu.arithmetic import Precision, map_type
 
 Weights = TypeVar("Weights", FusionWeights, FeedForwardWeights, ChannelAttentionWeights)
 Maps = Float[Tensor, "b h w c"]
 
+NARROW = 128
+"""Channels up to which a norm costs less where it is needed than a pass of its own over the memory."""
+
 
 def moved(weights: Weights, device: torch.device) -> Weights:
     """Return the same weights on a device."""
-    values = {field.name: getattr(weights, field.name) for field in fields(weights)}
-    return type(weights)(
-        **{name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
-    )
+    tensors: dict[str, Any] = {
+        field.name: value.to(device)
+        for field in fields(weights)
+        if isinstance(value := getattr(weights, field.name), Tensor)
+    }
+    return replace(weights, **tensors)
 
 
 class Fusion:
@@ -91,9 +96,15 @@ class FeedForward:
 
     def __call__(self, maps: Maps) -> Maps:
         """Return the answer for contiguous maps."""
-        normal, _ = layers.normalised(maps, *self.norm, dtype=self.dtype)
-        gated = products.product(normal, self.hidden, precision=self.precision)
-        return products.product(gated, self.output, precision=self.precision, adds=maps)
+        channels, precision = maps.shape[3], self.precision
+        if feed_forward.fits(channels, precision):
+            return feed_forward.feed_forward(maps, self.norm, self.hidden, self.output, precision=precision)
+        if channels <= NARROW:
+            gated = products.product(maps, self.hidden, precision=precision, norm=self.norm)
+        else:
+            normal, _ = layers.normalised(maps, *self.norm, dtype=self.dtype)
+            gated = products.product(normal, self.hidden, precision=precision)
+        return products.product(gated, self.output, precision=precision, adds=maps)
 
 
 class ChannelAttention:

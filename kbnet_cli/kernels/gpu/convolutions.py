@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision, product
-from kbnet_cli.kernels.gpu.layers import even_stride
+from kbnet_cli.kernels.gpu.maps import pixel_stride
 
 PROGRAMS = 1056
 """How many programs keep an H100 busy: 8 for each of its 132 processors."""
@@ -183,7 +183,7 @@ def depthwise(maps: Float[Tensor, "b h w f"], layer: Depthwise) -> Float[Tensor,
         GELU_FROM=layer.gelu_from,
         COLUMNS=columns,
         CHANNELS=together,
-        STRIDE=even_stride(maps),
+        STRIDE=pixel_stride(maps),
         num_warps=4,
     )
     return answer
@@ -356,8 +356,8 @@ def coefficients(
         GROUP_BLOCK=gates.group,
         N_BLOCK=gates.mix.shape[1],
         COLUMNS=columns,
-        STRIDE=even_stride(normal),
-        PLAIN_STRIDE=even_stride(plain),
+        STRIDE=pixel_stride(normal),
+        PLAIN_STRIDE=pixel_stride(plain),
         PRECISION=dot_precision(precision),
         num_warps=4,
         num_stages=1,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision
 from kbnet_cli.kernels.gpu.arithmetic import product as dot
-from kbnet_cli.kernels.gpu.products import EPSILON, Matrix, Shape, parts, pixel_stride, power_of_two
+from kbnet_cli.kernels.gpu.maps import pixel_stride
+from kbnet_cli.kernels.gpu.products import EPSILON, Matrix, Shape, parts, power_of_two
 
 WIDEST = 64
 """Channels of the maps: a program holds all of a pixel's, twice over; with more, registers run out."""

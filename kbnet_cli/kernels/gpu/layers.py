@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision, product
+from kbnet_cli.kernels.gpu.maps import pixel_stride
 
 EPSILON = tl.constexpr(1e-6)
 """What the networks' norms add to the variance."""
@@ -87,7 +88,7 @@ def normalised(
         C=channels,
         C_BLOCK=block,
         PIXELS=together,
-        STRIDE=even_stride(maps),
+        STRIDE=pixel_stride(maps),
         num_warps=4,
     )
     return answer, sums.sum(dim=1)
@@ -205,20 +206,9 @@ def grouped(maps: Float[Tensor, "b h w f"], layer: Grouped, *, precision: Precis
         COLUMNS=layer.columns,
         K=layer.weight.shape[2],
         STRIPS=strips,
-        STRIDE=even_stride(maps),
+        STRIDE=pixel_stride(maps),
         PRECISION=dot_precision(precision),
         num_warps=8 if strips == 128 else 4,
         num_stages=2,
     )
     return answer
-
-
-def even_stride(maps: Float[Tensor, "b h w c"]) -> int:
-    """Return how far the pixels of maps lie apart, and see to it that they do so evenly."""
-    _, height, width, channels = maps.shape
-    axes = [(2, 1), (1, width), (0, height * width)]
-    apart = [maps.stride(axis) // pixels for axis, pixels in axes if maps.shape[axis] > 1] or [channels]
-    even = all(maps.shape[axis] == 1 or maps.stride(axis) == pixels * apart[0] for axis, pixels in axes)
-    even = even and (channels == 1 or maps.stride(3) == 1)
-    assert even, f"odd strides: {maps.stride()}"
-    return apart[0]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision
 from kbnet_cli.kernels.gpu.arithmetic import product as dot
+from kbnet_cli.kernels.gpu.maps import pixel_stride
 
 EPSILON = tl.constexpr(1e-6)
 """What the networks' norms add to the variance."""
@@ -258,21 +259,6 @@ def product(
         num_stages=shape.stages,
     )
     return answer
-
-
-def pixel_stride(maps: Float[Tensor, "b h w c"]) -> int:
-    """Return how many numbers lie between a pixel's first channel and the next pixel's.
-
-    Raises:
-        AssertionError: where pixels are not evenly spaced, or a pixel's channels do not lie together.
-    """
-    spacing = next((maps.stride(axis) for axis in (2, 1, 0) if maps.shape[axis] > 1), maps.shape[3])
-    expected = spacing
-    for axis in (2, 1, 0):
-        assert maps.shape[axis] == 1 or maps.stride(axis) == expected, "pixels are not evenly spaced"
-        expected *= maps.shape[axis]
-    assert maps.shape[3] == 1 or maps.stride(3) == 1, "a pixel's channels do not lie together"
-    return spacing
 
 
 def shape_for(rows: int, columns: int, channels: int, precision: Precision, *, normed: bool = False) -> Shape:
