@@ -1,5 +1,7 @@
 """A whole photo from bytes to bytes with the bundled weights: decoding, tiles, network, blending, encoding."""
 
+from collections.abc import Callable
+
 import imagecodecs
 import numpy as np
 from jaxtyping import UInt8
@@ -23,8 +25,8 @@ class PublishedEngine(Engine):
         vars(self).update(vars(engine))
         self.published = network
 
-    def residual(self, tiles: Tile) -> Tile:
-        """Return what spandrel's network would add to tiles."""
+    def residual(self, tiles: Tile, redone: Callable[[int], None] | None = None) -> Tile:  # noqa: ARG002
+        """Return what spandrel's network would add to tiles; none is done again."""
         low, high = self.checkpoint.facts.limit
         return residual(self.published, np.clip(tiles, low, high))
 

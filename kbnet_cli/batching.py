@@ -97,10 +97,12 @@ class Batcher:
         return answers, np.array([finite for _, finite in found])
 
     def close(self) -> None:
-        """End the threads. What waits still fails; what is on the device is answered."""
+        """End the threads and give back memory. What waits still fails; what is on the device is answered."""
         self._end()
         for thread in self._threads:
             thread.join()
+        with contextlib.suppress(Exception):  # of a device that does not work any more
+            self._line.runner.release()
 
 
 class _Line:

@@ -5,16 +5,19 @@ own, and its display-encoded values go to the network as they are.
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Shaped
+from jaxtyping import Bool, Float32, Float64, Shaped
 from PIL import Image, ImageCms
 
 from kbnet_cli.photo import Photo, Transfer
 
 UNTOUCHED = np.float32(1.3)
 """Display-encoded, 1.8 times the light of white."""
+BAND = 1 << 16
+"""Samples that are changed at once."""
 
 
 @dataclass(frozen=True)
@@ -65,27 +68,52 @@ def scale_of(photo: Photo, channels: tuple[int, ...]) -> Scale:
 
 def srgb_encode(linear: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
     """Encode light with the sRGB curve (IEC 61966-2-1), extended oddly below 0 and by its power above 1."""
-    magnitude = np.abs(linear)
-    curve = np.float32(1.055) * np.power(magnitude, np.float32(1 / 2.4)) - np.float32(0.055)
-    encoded = np.where(magnitude <= 0.0031308, np.float32(12.92) * magnitude, curve)
-    return np.copysign(encoded, linear).astype(np.float32, copy=False)
+    magnitude = np.abs(linear, out=np.empty_like(linear))
+    curve = np.power(magnitude, np.float32(1 / 2.4), out=np.empty_like(linear))
+    curve *= np.float32(1.055)
+    curve -= np.float32(0.055)
+    dark = magnitude <= 0.0031308
+    magnitude *= np.float32(12.92)
+    return _joined(magnitude, curve, dark, linear)
 
 
 def srgb_decode(encoded: Float32[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
     """Decode the sRGB curve back to light: the inverse of `srgb_encode` over all numbers."""
-    magnitude = np.abs(encoded)
-    curve = np.power((magnitude + np.float32(0.055)) / np.float32(1.055), np.float32(2.4))
+    magnitude = np.abs(encoded, out=np.empty_like(encoded))
+    curve = np.add(magnitude, np.float32(0.055), out=np.empty_like(encoded))
+    curve /= np.float32(1.055)
+    np.power(curve, np.float32(2.4), out=curve)
     # 12.92 · 0.0031308: the same point as in srgb_encode, so that the pieces meet.
-    linear = np.where(magnitude <= 0.04044994, magnitude / np.float32(12.92), curve)
-    return np.copysign(linear, encoded).astype(np.float32, copy=False)
+    dark = magnitude <= 0.04044994
+    magnitude /= np.float32(12.92)
+    return _joined(magnitude, curve, dark, encoded)
+
+
+def _joined(
+    line: Float32[np.ndarray, "..."],
+    curve: Float32[np.ndarray, "..."],
+    dark: Bool[np.ndarray, "..."],
+    signs: Float32[np.ndarray, "..."],
+) -> Float32[np.ndarray, "..."]:
+    """Return the line where it is dark and else the curve, with signs; what is written over is the curve."""
+    # Most of a photo is neither dark nor negative, and both take longer than the curve itself.
+    if dark.any():
+        np.putmask(curve, dark, line)
+    if np.signbit(signs).any():
+        np.copysign(curve, signs, out=curve)
+    return curve.astype(np.float32, copy=False)
 
 
 def to_display(
     samples: Shaped[np.ndarray, "*rows c"], scale: Scale, *, transfer: Transfer
 ) -> Float32[np.ndarray, "*rows c"]:
     """Turn stored samples into display-encoded values, where `scale.black` becomes 0 and `scale.white` 1."""
-    values = scale.to_unit(samples)
-    return srgb_encode(values) if transfer == "linear" else values
+    if transfer == "display":
+        return scale.to_unit(samples)
+    answer = np.empty(samples.shape, np.float32)
+    for band in _bands(samples):
+        answer[band] = srgb_encode(scale.to_unit(samples[band]))
+    return answer
 
 
 def add_display(
@@ -100,15 +128,40 @@ def add_display(
     A residual of zero gives back the samples bit for bit, whatever the transfer. In linear light less and less of it is
     added above white, up to `UNTOUCHED`: networks have not seen such values, and the curve is steep there.
     """
-    values = samples.astype(np.float32)
-    if transfer == "linear":
-        encoded = srgb_encode(scale.to_unit(samples))
-        residual = residual * np.clip((UNTOUCHED - encoded) / (UNTOUCHED - 1), 0, 1)
-        residual = srgb_decode(encoded + residual) - srgb_decode(encoded)
-    answer = values + scale.from_unit(residual)
-    if samples.dtype == np.float32:
-        return answer
-    return np.clip(np.rint(answer), 0, scale.top).astype(samples.dtype)
+    answer = np.empty_like(samples)
+    for band in _bands(samples):
+        added = residual[band]
+        if transfer == "linear":
+            added = _in_light(scale.to_unit(samples[band]), added)
+        values = scale.from_unit(added)
+        values += samples[band]
+        if samples.dtype != np.float32:
+            np.rint(values, out=values)
+            np.clip(values, 0, scale.top, out=values)
+        answer[band] = values
+    return answer
+
+
+def _in_light(
+    light: Float32[np.ndarray, "*rows c"], residual: Float32[np.ndarray, "*rows c"]
+) -> Float32[np.ndarray, "*rows c"]:
+    """Return by how much a display-encoded residual changes light, both on the scale of white."""
+    encoded = srgb_encode(light)
+    share = UNTOUCHED - encoded
+    share /= UNTOUCHED - 1
+    np.clip(share, 0, 1, out=share)
+    share *= residual
+    share += encoded
+    changed = srgb_decode(share)
+    changed -= srgb_decode(encoded)
+    return changed
+
+
+def _bands(samples: Shaped[np.ndarray, "*rows c"]) -> Iterator[slice]:
+    """Cut rows into bands so small that what is calculated on the way stays in the processor's cache."""
+    rows = len(samples)
+    high = max(1, BAND * rows // max(1, samples.size))
+    return (slice(top, top + high) for top in range(0, rows, high))
 
 
 def transfer_of(photo: Photo) -> Transfer:

@@ -19,7 +19,7 @@ from kbnet_cli.kernels import compiled
 from kbnet_cli.kernels.float32 import settle_float32
 from kbnet_cli.kernels.gpu import launching
 from kbnet_cli.networks import compiling
-from kbnet_cli.replaying import Cuda, Replaying, Residual
+from kbnet_cli.replaying import RECORDING, Cuda, Replaying, Residual
 
 __all__ = ["Choice", "Engine", "Precision", "choose"]
 
@@ -29,17 +29,19 @@ class Engine:
 
     def __init__(self, checkpoint: Checkpoint, choice: Choice) -> None:
         self.choice = choice
-        self.network, self.autocast = _ready(checkpoint.network, choice)
+        self._replaying: Replaying | None = None
+        self._batcher: Batcher | None = None
+        on_cuda = choice.device.type == "cuda"
+        with RECORDING if on_cuda else contextlib.nullcontext():
+            self.network, self.autocast = _ready(checkpoint.network, choice)
+            self._residual = Residual(self.network, checkpoint.facts.limit, self.autocast)
+            if on_cuda:
+                self._replaying = Replaying(self._residual, Cuda(choice.device))
+                self._batcher = Batcher(self._replaying)
         # What was loaded is not needed any more: its weights would take their memory twice.
         self.checkpoint = replace(checkpoint, network=self.network)
         self.redone = 0
         """Tiles that were done again in float32."""
-        self._residual = Residual(self.network, checkpoint.facts.limit, self.autocast)
-        self._replaying: Replaying | None = None
-        self._batcher: Batcher | None = None
-        if choice.device.type == "cuda":
-            self._replaying = Replaying(self._residual, Cuda(choice.device))
-            self._batcher = Batcher(self._replaying)
         self._exact: Residual | None = None
         self._one_by_one = threading.Lock()
         """Tiles in float32 are few, and take gigabytes each in plain torch."""
@@ -57,7 +59,12 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of how it runs; it may become more while tiles are answered."""
-        return () if self._replaying is None else tuple(self._replaying.notes)
+        if self._replaying is None:
+            return ()
+        device = self.choice.device
+        against = launching.reason_against(device)
+        plain = () if against is None else (f"plain torch runs on {device}, which costs time: {against}",)
+        return (*plain, *self._replaying.notes)
 
     def residual(
         self, tiles: Float32[np.ndarray, "b h w c"], redone: Callable[[int], None] | None = None

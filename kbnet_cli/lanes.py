@@ -10,6 +10,7 @@ from kbnet_cli.batching import MOST as MOST_OF_BATCH
 from kbnet_cli.kernels import compiled
 from kbnet_cli.tiles import Lanes
 
+CPU = torch.device("cpu")
 MOST = 8
 """More lanes than that pay little on a CPU, and each holds a tile's feature maps."""
 MOST_ON_GPU = 2 * MOST_OF_BATCH
@@ -17,10 +18,15 @@ MOST_ON_GPU = 2 * MOST_OF_BATCH
 
 
 @contextlib.contextmanager
-def lanes(count: int, *, shared: bool) -> Iterator[Lanes]:
-    """Open so many lanes for the block, each with its share of torch's threads; `shared` as in `tiles.Lanes`."""
+def lanes(count: int, *, shared: bool, device: torch.device = CPU) -> Iterator[Lanes]:
+    """Open so many lanes for the block; `shared` as in `tiles.Lanes`.
+
+    On a CPU each has its share of torch's threads. Where a GPU answers, lanes only wait for it, and the rare tile that
+    the CPU does again, one at a time, has all threads.
+    """
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(max(1, before // count),))
+    share = before if device.type == "cuda" else max(1, before // count)
+    pool = ThreadPoolExecutor(count, "lane", initializer=torch.set_num_threads, initargs=(share,))
     wait = False
     try:
         yield Lanes(pool, count, shared)

@@ -3,7 +3,7 @@
 import threading
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32
@@ -23,12 +23,27 @@ class Part:
     """Of its residual: 0 is none of it, 1 the whole."""
 
 
+class Count:
+    """How many there were of something, told from any thread."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        """Count so many more."""
+        with self._lock:
+            self.total += number
+
+
 @dataclass(frozen=True)
 class Blend:
     """Networks whose residuals are added by their shares. It takes an engine's place."""
 
     parts: tuple[Part, ...]
     """At least one. What their shares lack of 1 is the input."""
+    redone: Count = field(default_factory=Count, init=False, compare=False)
+    """Tiles that were done again in float32. Engines are shared by photos; this is the blend's own, a copy's anew."""
 
     @property
     def name(self) -> str:
@@ -48,6 +63,11 @@ class Blend:
         return len(self.parts) == 1 and self.parts[0].share == 1
 
     @property
+    def engines(self) -> tuple[AnyEngine, ...]:
+        """The networks themselves."""
+        return tuple(part.engine for part in self.parts)
+
+    @property
     def image_channels(self) -> int:
         """Channels of the tiles it takes: 1 or 3."""
         return self.parts[0].engine.image_channels
@@ -60,9 +80,9 @@ class Blend:
     def residual(self, tiles: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w c"]:
         """Return what the networks would add to tiles, as `Engine.residual` does."""
         first, *others = self.parts
-        total = _scaled(first.engine.residual(tiles), first.share)
+        total = _scaled(first.engine.residual(tiles, self.redone.add), first.share)
         for part in others:
-            total = total + _scaled(part.engine.residual(tiles), part.share)
+            total = total + _scaled(part.engine.residual(tiles, self.redone.add), part.share)
         return total
 
 
@@ -141,9 +161,9 @@ class Levels:
         return Blend(tuple(Part(self._engine(at), 1 / len(lowest)) for at in lowest))
 
     @property
-    def loaded(self) -> AnyEngine | None:
-        """One of those that are loaded; all of a family are of one size."""
-        return next(iter(self._engines.values()), None)
+    def engines(self) -> tuple[AnyEngine, ...]:
+        """Those that are loaded; all of a family are of one size."""
+        return tuple(self._engines.values())
 
     def unchanged(self, used: Used) -> bool:
         """Tell whether weights that once answered a photo are still those of that name."""

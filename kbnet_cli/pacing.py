@@ -12,7 +12,12 @@ from kbnet_cli.restore import channel_groups, plan
 from kbnet_cli.selection import Selection
 
 USUAL_PHOTOS = (4, 16)
-"""The least and the most that are in hand unless told otherwise: two a core."""
+"""The least and the most that are in hand unless told otherwise: two a core. With several GPUs, the most for each."""
+IN_NETWORK = 2
+"""Photos whose tiles are answered at once on a CPU, which is busy with the tiles: the next one's wait already."""
+IN_NETWORK_ON_GPU = 6
+"""A GPU takes about a second for a photo of 24 megapixels; the photo's own thread one for blending, five in linear
+light."""
 TIMES_HELD = 7
 """How often a photo is held at most: as decoded, as restored, and while it is encoded; measured of TIFF and PNG."""
 TIMES_HELD_OF_JPEG = 4
@@ -23,8 +28,9 @@ USUAL_WIDTH = 64
 BYTES_A_TILE = 30
 """Of feature maps, for each pixel of a tile and each channel of the first level: measured 15 to 25 for KBNet-S."""
 
-BYTES_A_TILE_ON_GPU = 4 * 4 * 3
-"""For each of its pixels: the tile and its answer as float32, each once more in the memory that a GPU copies from."""
+BYTES_A_TILE_ON_GPU = 4 * 3 * (4 + 2 * IN_NETWORK_ON_GPU)
+"""For each of its pixels: the tile and its answer as float32, each once more in the memory that a GPU copies from; and
+answers that wait to be blended, two a lane for each photo in the network."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,19 @@ def pace_for(means: Means, networks: Selection, photos: int | None) -> Pace:
         UsageError: the memory given does not hold the program itself.
     """
     least, most = USUAL_PHOTOS
-    at_once = means.photos or min(most, max(least, 2 * machine.cores()))
+    gpus = sum(device.type == "cuda" for device in networks.choice.devices)
+    at_once = means.photos or min(most * max(1, gpus), max(least, 2 * machine.cores()))
     if photos is not None:
         at_once = min(at_once, photos)
     lanes = lane_count(means, networks)
-    return Pace(at_once, _for_photos(means, networks), cost, lanes, lambda photo: tiles_of(photo, networks))
+    return Pace(
+        at_once,
+        _for_photos(means, networks),
+        cost,
+        lanes,
+        lambda photo: tiles_of(photo, networks),
+        IN_NETWORK_ON_GPU if gpus else IN_NETWORK,
+    )
 
 
 def tiles_of(photo: Photo, networks: Selection) -> int:

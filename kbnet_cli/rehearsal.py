@@ -33,8 +33,8 @@ def run(
     usual = networks.usual()
     alone = len(listed) == 1
     pace = pace_for(means, networks, len(listed))  # before the probe takes memory
-    with lanes(lane_count(means, networks), shared=not alone) as own:
-        measured = probe(usual, networks.settings, own)
+    with lanes(lane_count(means, networks), shared=not alone, device=networks.choice.device) as own:
+        measured = probe(usual, networks.settings, own, gpu=networks.choice.device.type == "cuda")
     told = Foreteller(voice, networks.choice)
     codecs = batch.CodecTimes(order)
     held: list[int] = []
@@ -48,5 +48,5 @@ def run(
         seconds = codecs.seconds(outcome.job, extent)
         told.photo(outcome, expected.with_codecs(seconds if alone else seconds / machine.cores()))
         held = sorted([*held, cost(outcome.job)])[-pace.photos :]
-    told.summary(measured.peak_bytes + min(sum(held), max(pace.memory_bytes, max(held, default=0))))
+    told.summary(measured.peak_bytes + min(sum(held), max(pace.memory_bytes, max(held, default=0))), networks.notes)
     return 1 if told.totals.failed else 0

@@ -23,10 +23,13 @@ from kbnet_cli.errors import DeviceError
 
 GRAPHS = 8
 """So many are kept: batches of the usual tile in each size, and some of photos that are no larger than one."""
+FULL = ("out of memory", "ALLOC_FAILED")
+"""What errors of a full memory say."""
 SHARE = 0.5
 """Of the free memory, for one batch: its graph and what it runs without one may be there at once."""
-_RECORDING = threading.Lock()
-"""Networks of one process share a device: nothing begins on it while another's graph is recorded."""
+RECORDING = threading.Lock()
+"""Networks of one process share a device: nothing begins on it while another's graph is recorded, or while a network is
+brought there, whose memory may just have been another's."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +188,14 @@ class Replaying:
         Raises:
             torch.OutOfMemoryError: nothing has begun.
         """
-        with _RECORDING, torch.inference_mode():
+        with RECORDING, torch.inference_mode():
             try:
                 return self._launched(tiles)
-            except BaseException:
+            except BaseException as error:
                 with contextlib.suppress(Exception):
                     self._device.settle()  # what has begun still writes to memory that is given back
+                if _is_full(error):
+                    raise torch.OutOfMemoryError(str(error)) from error
                 raise
 
     def _launched(self, tiles: Sequence[Tile]) -> Landing:
@@ -271,7 +276,7 @@ class Replaying:
 
     def release(self) -> None:
         """Give back all memory but the weights'. Nothing is on the device."""
-        with _RECORDING:
+        with RECORDING:
             self._device.settle()
             self._graphs.clear()
             self._seen.clear()
@@ -291,9 +296,14 @@ class Replaying:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Tell whether an error is of a full memory, or comes from one."""
+    """Tell whether an error is of a full memory, or comes from one.
+
+    Only torch's own memory has an error of its own. Pinned memory, graphs, cuDNN, cuBLAS and Triton tell in words.
+    """
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in FULL):
             return True
         error = error.__cause__ or error.__context__
     return False

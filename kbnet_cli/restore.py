@@ -162,7 +162,8 @@ def _write(
         residual = residual.mean(axis=2, keepdims=True, dtype=np.float32)
     channels = tuple(sorted(set(group)))
     here = np.s_[top : top + residual.shape[0], :, channels[0] : channels[-1] + 1]
-    residual = residual * np.float32(strength)
+    if strength != 1:
+        residual = residual * np.float32(strength)
     restored[here] = add_display(photo.pixels[here], residual, scale_of(photo, channels), transfer=transfer)
 
 

@@ -1,6 +1,6 @@
 """Which networks answer which photo, and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kbnet_cli.choosing import Choice
 from kbnet_cli.errors import PhotoError
@@ -42,9 +42,16 @@ class Selection:
     """What shares tiles out, where there are several devices."""
 
     def close(self) -> None:
-        """Give back at once what other processes hold. No photo can be answered any more."""
+        """Give back what the networks hold besides themselves, and end other processes. No photo is answered then."""
+        for engine in self.source.engines:
+            engine.close()
         if self.workers is not None:
             self.workers.close()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the networks run, each thing once."""
+        return tuple(dict.fromkeys(note for engine in self.source.engines for note in engine.notes))
 
     def answer(self, photo: Photo) -> Answer:
         """Settle what answers a photo.
@@ -56,7 +63,8 @@ class Selection:
         if sigma is None and self.listens:
             sigma = noise_of(photo, self.settings)
         if isinstance(self.source, Blend):
-            return Answer(self.source, self.weights, sigma, self._text(sigma))
+            own = replace(self.source)  # so that it counts for this photo
+            return Answer(own, self.weights, sigma, self._text(sigma))
         if sigma is None:
             raise PhotoError("is too small to tell its noise level", hint="add --sigma N")
         network = self.source.at(sigma)
@@ -80,7 +88,7 @@ class Selection:
     @property
     def loaded(self) -> AnyEngine | None:
         """A network that is loaded, to tell how much others take; None where the first photo has to come first."""
-        return self.source.parts[0].engine if isinstance(self.source, Blend) else self.source.loaded
+        return next(iter(self.source.engines), None)
 
     def unchanged(self, used: tuple[Used, ...]) -> bool:
         """Tell whether weights that once answered a photo are still the same."""

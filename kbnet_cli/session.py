@@ -44,16 +44,18 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, means: Means, *, dry_r
     if listed is not None and not listed:
         raise UsageError("no photos found", hint="check the folder; names and first bytes both show no picture")
     networks = networks_for(wishes, voice)
-    photos = None if listed is None else len(listed)
-    call = _Call(order, wishes, voice, means, networks, photos)
-    if dry_run:
-        journals = call.journals(read_only=True)
-        return rehearsal.run(listed or (), order, networks, voice, means, journals)
     with contextlib.ExitStack() as stack:
+        # Who asked twice to stop waits for nothing more; what is left ends with the program.
+        stack.push(lambda kind, _error, _trace: None if kind is Ended else networks.close())
+        call = _Call(order, wishes, voice, means, networks, None if listed is None else len(listed))
+        if dry_run:
+            journals = call.journals(read_only=True)
+            return rehearsal.run(listed or (), order, networks, voice, means, journals)
         for folder in _exclusive(order, listed):
             stack.enter_context(locked(folder))
         over = call.run(listed)
-    return call.follow(over, then)  # without the locks: the command may be a kbnet that works there too
+    # Without the locks, and with the device's memory given back: the command may be a kbnet that works there too.
+    return call.follow(over, then)
 
 
 def _exclusive(order: batch.Order, listed: Sequence[batch.Job] | None) -> list[Path]:
@@ -218,7 +220,9 @@ class _Call:
                 )
 
     def _restore(self, jobs: Iterable[batch.Job], teller: Teller, journals: batch.Journals | None) -> None:
-        with lanes(lane_count(self.means, self.networks), shared=self.photos != 1) as own:
+        with lanes(
+            lane_count(self.means, self.networks), shared=self.photos != 1, device=self.networks.choice.device
+        ) as own:
             outcomes = batch.process(
                 jobs,
                 self.order,
@@ -243,7 +247,7 @@ class _Call:
         assert job.format is not None
         if wishes.provenance and "xmp" in codec.format_named(job.format).blocks:
             answered = signed(answered, _entry(wishes, answer.network))
-        return batch.Restored(answered, answer.network.used)
+        return batch.Restored(answered, answer.network.used, answer.network.redone.total)
 
 
 _STOPPED: dict[int, Stopped] = {129: "terminated", 130: "interrupted", 143: "terminated"}

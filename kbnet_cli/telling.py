@@ -40,7 +40,7 @@ class Teller:
             console.error(outcome.error, cause=outcome.unexpected if self.voice.verbose else None)
         elif not self.voice.quiet:
             told = (answer.text,) if answer is not None and answer.text else ()
-            for text in (*told, *outcome.notes):
+            for text in (*told, *outcome.notes, *_redone(outcome.redone, self.networks.choice)):
                 console.note(f"note: {job.name}: {text}")
             # Of what an earlier run has done the table tells the number.
             if not self.voice.json and (outcome.status != "kept" or self.voice.verbose):
@@ -69,12 +69,14 @@ class Teller:
             "tile": settings.tile,
             "overlap": settings.overlap,
             "error": problem and {"code": problem.code, "message": problem.message, "hint": problem.hint},
-        }
+        } | ({"redone_tiles": outcome.redone} if outcome.redone else {})
 
     def summary(self, totals: Totals) -> None:
-        """Tell what became of all of them."""
+        """Tell what became of all of them, and what is to be known of the networks."""
+        notes = self.networks.notes
+        _tell(notes, self.voice)
         if self.voice.json:
-            write(totals.as_event() | _settled(self.networks.choice))
+            write(totals.as_event() | _settled(self.networks.choice, notes))
         elif not self.voice.quiet and self.reporter.outlook.photos != 1:
             progress.conclude(totals, self.reporter.failures)
 
@@ -133,12 +135,13 @@ class Foreteller:
                 f"and {console.duration(expected.seconds)}"
             )
 
-    def summary(self, memory_bytes: int) -> None:
-        """Tell what the whole job would take."""
+    def summary(self, memory_bytes: int, notes: tuple[str, ...]) -> None:
+        """Tell what the whole job would take, and what is to be known of the networks."""
         totals = self.totals
+        _tell(notes, self.voice)
         if self.voice.json:
             own = {"tiles": self._tiles, "memory_bytes": memory_bytes}
-            write(totals.as_event() | own | _settled(self.choice))
+            write(totals.as_event() | own | _settled(self.choice, notes))
         elif not self.voice.quiet and totals.photos > 1:
             others = "".join(
                 f", {count} {word}"
@@ -151,14 +154,28 @@ class Foreteller:
             )
 
 
-def _settled(choice: Choice) -> dict[str, object]:
-    """Return what `auto` came to, and why."""
-    return {
+def _redone(tiles: int, choice: Choice) -> tuple[str, ...]:
+    if not tiles:
+        return ()
+    some, were = ("1 tile", "was") if tiles == 1 else (f"{tiles:,} tiles", "were")
+    return (f"{some} {were} not finite in {choice.precision} and {were} done again in fp32",)
+
+
+def _tell(notes: tuple[str, ...], voice: Voice) -> None:
+    if not voice.quiet:
+        for note in notes:
+            console.note(f"note: {note}")
+
+
+def _settled(choice: Choice, notes: tuple[str, ...]) -> dict[str, object]:
+    """Return what `auto` came to, and why, and notes if there are some."""
+    settled: dict[str, object] = {
         "device": choice.name,
         "device_reason": choice.reason,
         "precision": choice.precision,
         "precision_reason": choice.precision_reason or "asked for",
     }
+    return settled | ({"notes": list(notes)} if notes else {})
 
 
 def write(event: dict[str, object]) -> None:

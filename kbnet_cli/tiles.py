@@ -148,7 +148,8 @@ def run(
 
     def asked(k: int, chosen: range) -> Float32[np.ndarray, "b h w c"]:
         indices = rows.indices(rows.starts[k])
-        return answer(np.stack([read(indices, columns.indices(columns.starts[j])) for j in chosen]))
+        given = [read(indices, columns.indices(columns.starts[j])) for j in chosen]
+        return answer(given[0][None] if len(given) == 1 else np.stack(given))
 
     edges = range(0, len(columns.starts), batch)
     groups = [range(first, min(first + batch, len(columns.starts))) for first in edges]
@@ -162,10 +163,7 @@ def run(
                 strip = np.zeros((rows.tile, right - left, answers.shape[-1]), dtype=np.float32)
             for j, values in zip(chosen, answers, strict=True):
                 offset = columns.starts[j] - left
-                # Flat, since numpy is slow where the last axis is short.
-                weight = rows.weights[k][:, None] * np.repeat(columns.weights[j], values.shape[2])
-                weighted = values.reshape(rows.tile, -1) * weight
-                strip[:, offset : offset + columns.tile] += weighted.reshape(values.shape)
+                _blend(strip, offset, values, rows.weights[k], columns.weights[j])
             done += len(chosen)
             if progress is not None:
                 progress(done, layout.tiles)
@@ -177,6 +175,41 @@ def run(
         # What is left begins the next row of tiles.
         strip[: rows.tile - finished] = strip[finished:].copy()
         strip[rows.tile - finished :] = 0
+
+
+def _blend(
+    strip: Float32[np.ndarray, "h w c"],
+    offset: int,
+    values: Float32[np.ndarray, "h tile c"],
+    down: Float32[np.ndarray, " h"],
+    across: Float32[np.ndarray, " tile"],
+) -> None:
+    """Add a tile to the strip, so many columns from the left, each position by how much it counts."""
+    # Flat, since numpy is slow where the last axis is short.
+    high, wide, channels = values.shape
+    place = strip.reshape(high, -1)[:, offset * channels : (offset + wide) * channels]
+    tile, along = values.reshape(high, -1), np.repeat(across, channels)
+    for rows, whole_rows in _parts(down):
+        for columns, whole_columns in _parts(along):
+            here = place[rows, columns]
+            if whole_rows and whole_columns:
+                here += tile[rows, columns]
+            else:
+                weighted = down[rows, None] * along[columns]
+                weighted *= tile[rows, columns]
+                here += weighted
+
+
+def _parts(weights: Float32[np.ndarray, " n"]) -> list[tuple[slice, bool]]:
+    """Cut weights where they begin and end to be exactly one, and tell of each part whether they are."""
+    ones = np.flatnonzero(weights == 1)
+    first, last = (int(ones[0]), int(ones[-1]) + 1) if len(ones) else (0, 0)
+    parts = (
+        (slice(0, first), False),
+        (slice(first, last), last - first == len(ones)),
+        (slice(last, len(weights)), False),
+    )
+    return [(part, whole) for part, whole in parts if part.start < part.stop]
 
 
 def _in_order(

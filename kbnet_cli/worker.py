@@ -176,13 +176,19 @@ def main() -> None:
     writing = threading.Lock()
 
     def work(request: Request) -> None:
-        line = bench.answer(request).to_json()
-        with writing:
-            answers.write(line)
-            answers.flush()
+        try:
+            line = bench.answer(request).to_json()
+            with writing:
+                answers.write(line)
+                answers.flush()
+        except BaseException:
+            # Nobody looks at what a thread raises, and the caller would wait for this tile for ever.
+            traceback.print_exc()
+            os._exit(1)
 
     torch.set_num_threads(start.threads)
-    with lanes(most_lanes(torch.device(start.device), start.precision), shared=True) as own:
+    device = torch.device(start.device)
+    with lanes(most_lanes(device, start.precision), shared=True, device=device) as own:
         for line in requests:
             own.pool.submit(partial(work, Request.from_json(line)))
         os._exit(0)  # nobody wants what is still in hand

@@ -85,6 +85,9 @@ class RemoteEngine:
             redone(again)
         return found[0][0][None] if len(found) == 1 else np.stack([residual for residual, _ in found])
 
+    def close(self) -> None:
+        """Do nothing: the processes answer tiles of other networks too."""
+
 
 AnyEngine = Engine | RemoteEngine
 """A checkpoint's network, wherever it is."""
@@ -153,6 +156,8 @@ class Workers:
 
     def _ask(self, request: Request) -> "Future[Answer | None]":
         with self._lock:
+            if not self._end.alive:
+                raise DeviceError("the processes that answer tiles were ended")
             return self._idlest().ask(request)
 
     def _idlest(self) -> "_Process":
@@ -183,8 +188,11 @@ class Workers:
         return problem
 
     def close(self) -> None:
-        """End the processes now, whatever they are at."""
-        self._end()
+        """End the processes now, whatever they are at. No more are started."""
+        for process in tuple(self._processes):
+            process.kill()  # first, so that nobody writes to it for ever and holds the lock
+        with self._lock:
+            self._end()
 
 
 def _end(processes: Sequence["_Process"], slots: Slots) -> None:
@@ -224,7 +232,7 @@ class _Process:
                 return future
             self._waiting[request.slot] = future
             assert self._process.stdin is not None
-            with contextlib.suppress(OSError):  # it has just ended: who reads its answers will see
+            with contextlib.suppress(OSError, ValueError):  # it has just ended: who reads its answers will see
                 self._process.stdin.write(request.to_json())
                 self._process.stdin.flush()
         return future
@@ -236,14 +244,24 @@ class _Process:
             self._reader.join()
 
     def _read(self) -> None:
+        try:
+            self._read_answers()
+        finally:  # also where what came is no answer
+            self._process.kill()
+            self._bury()
+
+    def _read_answers(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if not line.endswith(b"\n"):
-                break  # it ended in the middle of it
+                return  # it ended in the middle of it
             answer = Answer.from_json(line)
             with self._lock:
                 future = self._waiting.pop(answer.slot)
             future.set_result(answer)
+
+    def _bury(self) -> None:
+        """Tell all who wait that it has ended."""
         end = self._conclude()
         with self._lock:
             self.end = end

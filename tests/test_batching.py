@@ -247,6 +247,7 @@ def test_after_closing_nothing_hangs_and_no_thread_is_left() -> None:
         assert all(isinstance(each, RuntimeError) for each in found())
         device.door.set()
         within(closing.join)
+        assert device.released == 1, "its memory is given back"
         with pytest.raises(RuntimeError, match="closed"):
             batcher.answer(tile(1))
 

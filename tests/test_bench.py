@@ -79,6 +79,21 @@ def test_on_cuda_the_device_tells_its_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert bench.watch_memory(engine)() == 600
 
 
+def test_on_cuda_what_sets_a_batch_up_and_records_it_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(Checkpoint(random_network(), Facts(), "made"), choose("cpu", "fp32"))
+    monkeypatch.setattr(engine, "choice", replace(engine.choice, device=torch.device("cuda:0")))
+    monkeypatch.setattr(running, "forget_peak", lambda _device: 0)
+    monkeypatch.setattr(running, "peak_bytes", lambda _device: 0)
+    monkeypatch.setattr(launching, "reason_against", lambda _device: "there is no GPU")
+    calls: list[int] = []
+    monkeypatch.setattr(engine, "residual", lambda tile: calls.append(tile.shape[1]))
+    steps: list[tuple[int, int]] = []
+    found = measure(engine, size=128, rounds=3, progress=lambda done, total: steps.append((done, total)))
+    assert (len(found.seconds), steps[-1]) == (3, (5, 5))
+    before, timed = bench.DROPPED_ON_GPU, bench.AT_ONCE_ROUNDS
+    assert calls.count(128) == before + 3 + (before + timed) * found.tiles_at_once
+
+
 def test_what_runs_on_a_gpu_is_named_and_why_it_is_not_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, found = torch.device("cuda:0"), running.running()
     monkeypatch.setattr(launching, "reason_against", lambda _device: None)

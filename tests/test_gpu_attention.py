@@ -47,17 +47,20 @@ def near(got: Tensor, right: Tensor) -> bool:
 
 @pytest.mark.parametrize(
     ("precision", "shape"),
-    [("fp32", SMALL), ("fp32", KEPT), ("bf16", KEPT)],
-    ids=["fp32", "fp32 kept", "bf16 kept"],
+    [
+        pytest.param("fp32", SMALL, id="fp32"),
+        pytest.param("fp32", KEPT, marks=pytest.mark.slow, id="fp32 kept"),
+        pytest.param("bf16", KEPT, id="bf16 kept"),
+    ],
 )
 @pytest.mark.parametrize(
     ("size", "channels", "bases", "group_size"),
     [
-        ((1, 1, 1), 16, 32, 4),
+        pytest.param((1, 1, 1), 16, 32, 4, marks=pytest.mark.slow),
         ((1, 1, 7), 6, 5, 2),
-        ((1, 5, 3), 64, 32, 4),
+        pytest.param((1, 5, 3), 64, 32, 4, marks=pytest.mark.slow),
         ((2, 3, 2), 12, 32, 4),
-        ((1, 2, 3), 72, 32, 2),
+        pytest.param((1, 2, 3), 72, 32, 2, marks=pytest.mark.slow),
         ((1, 9, 2), 7, 40, 1),
         ((1, 2, 9), 40, 3, 8),
     ],
@@ -81,8 +84,15 @@ def test_tiles_meet_without_a_seam(size: tuple[int, int, int], shape: Shape) -> 
     assert near(filtered(*given_[:2], packed, precision="fp32", shape=shape), expected(*given_, 4))
 
 
-@pytest.mark.parametrize("adds", [False, True])
-@pytest.mark.parametrize("multiplied", [False, True])
+@pytest.mark.parametrize(
+    ("adds", "multiplied"),
+    [
+        pytest.param(False, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        (True, False),
+        (True, True),
+    ],
+)
 def test_features_are_added_and_the_sum_multiplied(adds: bool, multiplied: bool) -> None:
     given_ = inputs((2, 4, 5), 24, 32, 4, torch.float32)
     times = torch.randn(2, 4, 5, 72, device=DEVICE)[..., 24:48] if multiplied else None
@@ -168,13 +178,13 @@ def request(precision: Precision, group_size: int, capability: int) -> Request:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
     [
         pytest.param((("bf16", 4, 90), ("bf16", 4, 80)), id="bf16"),
         pytest.param(
             (("bf16", 2, 90), ("tf32", 4, 90), ("tf32", 2, 90), ("fp32", 4, 90), ("fp32", 2, 80), ("tf32", 2, 86)),
-            marks=pytest.mark.slow,
             id="others",
         ),
     ],

@@ -28,6 +28,7 @@ def rehearse(folder: Path, *only: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_rehearsal_keeps_what_it_finds(tmp_path: Path) -> None:
     shown = rehearse(tmp_path, "machine", "photos")
     facts = json.loads((tmp_path / "gpu.json").read_text())

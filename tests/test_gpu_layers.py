@@ -13,7 +13,8 @@ from kbnet_cli.kernels.gpu.convolutions import Depthwise, Gates
 from kbnet_cli.kernels.gpu.layers import Grouped
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SIZES = [(1, 1), (1, 7), (5, 3), (9, 20)]
+SLOW = pytest.mark.slow
+SIZES = [pytest.param((1, 1), marks=SLOW), pytest.param((1, 7), marks=SLOW), (5, 3), pytest.param((9, 20), marks=SLOW)]
 PRECISIONS: list[Precision] = ["fp32", "bf16"]
 
 
@@ -48,7 +49,7 @@ def _check(answer: Tensor, expected: Tensor, precision: Precision, *, roundings:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("channels", [64, 6, 72])
+@pytest.mark.parametrize("channels", [pytest.param(64, marks=SLOW), 6, 72])
 def test_normalised(size: tuple[int, int], channels: int, precision: Precision) -> None:
     maps = _maps(size, channels, precision, wider=8) * 3 + 2
     weight, bias = _random(channels), _random(channels)
@@ -92,7 +93,16 @@ def test_a_pixel_of_equal_channels_is_normalised_to_the_bias() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("size", "channels"), [((1, 1), 64), ((1, 7), 6), ((5, 3), 72), ((9, 20), 64), ((9, 20), 24)])
+@pytest.mark.parametrize(
+    ("size", "channels"),
+    [
+        pytest.param((1, 1), 64, marks=SLOW),
+        ((1, 7), 6),
+        pytest.param((5, 3), 72, marks=SLOW),
+        pytest.param((9, 20), 64, marks=SLOW),
+        ((9, 20), 24),
+    ],
+)
 def test_depthwise(size: tuple[int, int], channels: int, precision: Precision) -> None:
     maps, weight, bias = _maps(size, channels, precision, wider=8), _random(channels, 3, 3), _random(channels)
     answer = convolutions.depthwise(maps, Depthwise.packed(weight, bias))
@@ -102,7 +112,10 @@ def test_depthwise(size: tuple[int, int], channels: int, precision: Precision) -
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("channels", "gelu_from"), [(128, 64), (24, 12), (16, 0)])
+@pytest.mark.parametrize(
+    ("channels", "gelu_from"),
+    [pytest.param(128, 64, marks=SLOW), (24, 12), pytest.param(16, 0, marks=SLOW)],
+)
 def test_depthwise_ends_in_the_gelu_from_a_channel_on(channels: int, gelu_from: int, precision: Precision) -> None:
     maps, weight, bias = _maps((6, 5), channels, precision), _random(channels, 3, 3), _random(channels)
     answer = convolutions.depthwise(maps, Depthwise.packed(weight, bias, gelu_from=gelu_from))
@@ -111,6 +124,7 @@ def test_depthwise_ends_in_the_gelu_from_a_channel_on(channels: int, gelu_from: 
     _check(answer, expected, precision)
 
 
+@pytest.mark.slow
 def test_depthwise_in_several_strips_of_rows_and_columns() -> None:
     maps, weight, bias = _maps((37, 70), 16, "fp32", pictures=1), _random(16, 3, 3), _random(16)
     answer = convolutions.depthwise(maps, Depthwise.packed(weight, bias))
@@ -121,12 +135,12 @@ def test_depthwise_in_several_strips_of_rows_and_columns() -> None:
 @pytest.mark.parametrize(
     ("size", "channels", "maps", "outputs"),
     [
-        ((1, 1), 64, 32, 32),
+        pytest.param((1, 1), 64, 32, 32, marks=SLOW),
         ((1, 7), 48, 24, 32),
-        ((5, 3), 6, 6, 4),
-        ((5, 19), 16, 16, 8),
+        pytest.param((5, 3), 6, 6, 4, marks=SLOW),
+        pytest.param((5, 19), 16, 16, 8, marks=SLOW),
         ((4, 9), 24, 8, 5),
-        ((6, 18), 64, 32, 32),
+        pytest.param((6, 18), 64, 32, 32, marks=SLOW),
     ],
 )
 def test_coefficients(size: tuple[int, int], channels: int, maps: int, outputs: int, precision: Precision) -> None:
@@ -142,7 +156,15 @@ def test_coefficients(size: tuple[int, int], channels: int, maps: int, outputs: 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("channels", "maps"), [(128, 32), (192, 24), (512, 32), (1024, 32)])
+@pytest.mark.parametrize(
+    ("channels", "maps"),
+    [
+        (128, 32),
+        pytest.param(192, 24, marks=SLOW),
+        pytest.param(512, 32, marks=SLOW),
+        pytest.param(1024, 32, marks=SLOW),
+    ],
+)
 def test_coefficients_of_lower_levels(channels: int, maps: int, precision: Precision) -> None:
     normal, plain = _maps((3, 5), channels, precision, pictures=1), _maps((3, 5), 32, precision, pictures=1)
     gate_weight, gate_bias = _random(maps, channels // maps, 3, 3), _random(maps)
@@ -159,7 +181,9 @@ def _coefficients(normal: Tensor, plain: Tensor, gate_weight: Tensor, gate_bias:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("channels", "group", "reach"), [(64, 4, 5), (24, 4, 5), (6, 2, 3), (32, 32, 3)])
+@pytest.mark.parametrize(
+    ("channels", "group", "reach"), [pytest.param(64, 4, 5, marks=SLOW), (24, 4, 5), (6, 2, 3), (32, 32, 3)]
+)
 def test_grouped(size: tuple[int, int], channels: int, group: int, reach: int, precision: Precision) -> None:
     maps = _maps(size, channels, precision, wider=8)
     weight, bias = _random(channels, group, reach, reach).to(maps.dtype), _random(channels)
@@ -179,5 +203,5 @@ def test_grouped_in_several_programs() -> None:
 
 def test_pixels_that_do_not_lie_evenly_are_refused() -> None:
     maps = torch.zeros(1, 4, 6, 16, device=DEVICE)[:, :, :4]
-    with pytest.raises(AssertionError, match="odd strides"):
+    with pytest.raises(AssertionError, match="not evenly spaced"):
         layers.normalised(maps, torch.ones(16, device=DEVICE), torch.zeros(16, device=DEVICE), dtype=torch.float32)

@@ -13,12 +13,20 @@ pytest.importorskip("triton")
 
 from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision, map_type
 from kbnet_cli.kernels.gpu.feed_forward import feed_forward, fits
-from kbnet_cli.kernels.gpu.products import Matrix, Shape, pixel_stride, product, shape_for
+from kbnet_cli.kernels.gpu.maps import pixel_stride
+from kbnet_cli.kernels.gpu.products import Matrix, Shape, product, shape_for
 from kbnet_cli.kernels.gpu.resampling import Doubling, Halving, doubled, halved
 from tests.triton_compiled import SHARED_LIMITS, Request, all_compiled
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-SIZES = [(64, 160), (16, 24), (6, 10), (72, 48), (130, 70)]
+SLOW = pytest.mark.slow
+SIZES = [
+    pytest.param(64, 160, marks=SLOW),
+    pytest.param(16, 24, marks=SLOW),
+    (6, 10),
+    (72, 48),
+    pytest.param(130, 70, marks=SLOW),
+]
 PRECISIONS: list[Precision] = ["fp32", "bf16"]
 PRECISIONS_OF_TENSOR_CORES: list[Precision] = ["tf32", "bf16"]
 
@@ -78,7 +86,7 @@ def test_one_pixel_with_and_without_a_bias(precision: Precision, bias: bool) -> 
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("sides", [(1, 3, 5), (3, 5, 5)])
+@pytest.mark.parametrize("sides", [pytest.param((1, 3, 5), marks=SLOW), (3, 5, 5)])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_what_is_added(precision: Precision, sides: tuple[int, int, int], kind: torch.dtype) -> None:
     maps, matrix = maps_of(precision, *sides, 16), matrix_of(precision, 24, 16)
@@ -89,7 +97,7 @@ def test_what_is_added(precision: Precision, sides: tuple[int, int, int], kind: 
         check(answer, plain(maps, matrix) + adds.double(), precision)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=SLOW), "bf16"])
 def test_a_matrix_for_each_picture(precision: Precision) -> None:
     maps, matrix = maps_of(precision, 3, 5, 15, 16), matrix_of(precision, 3, 40, 16)
     adds = maps_of(precision, 3, 5, 15, 40)
@@ -101,7 +109,7 @@ def test_a_matrix_for_each_picture(precision: Precision) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("channels", "count"), SIZES)
-@pytest.mark.parametrize("sides", [(1, 7, 1), (2, 9, 13)])
+@pytest.mark.parametrize("sides", [pytest.param((1, 7, 1), marks=SLOW), (2, 9, 13)])
 def test_two_products_gate_each_other(
     precision: Precision, channels: int, count: int, sides: tuple[int, int, int]
 ) -> None:
@@ -112,7 +120,7 @@ def test_two_products_gate_each_other(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("gates", [False, True])
-@pytest.mark.parametrize("channels", [6, 48, 128, 130])
+@pytest.mark.parametrize("channels", [6, 48, pytest.param(128, marks=SLOW), pytest.param(130, marks=SLOW)])
 def test_a_norm_before_the_product(precision: Precision, gates: bool, channels: int) -> None:
     # Far from zero: the variance must not be the difference of two large numbers.
     maps = maps_of(precision, 2, 5, 14, channels) + 30
@@ -136,8 +144,10 @@ def test_a_norm_of_hardly_anything_stays_small() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("channels", "count"), [(16, 32), (6, 12), (24, 70)])
-@pytest.mark.parametrize("sides", [(1, 2, 2), (2, 6, 14), (1, 18, 16)])
+@pytest.mark.parametrize(("channels", "count"), [pytest.param(16, 32, marks=SLOW), (6, 12), (24, 70)])
+@pytest.mark.parametrize(
+    "sides", [pytest.param((1, 2, 2), marks=SLOW), (2, 6, 14), pytest.param((1, 18, 16), marks=SLOW)]
+)
 def test_halved_as_a_convolution(precision: Precision, channels: int, count: int, sides: tuple[int, int, int]) -> None:
     maps = maps_of(precision, *sides, channels)
     weight, bias = (numbers(count, channels, 2, 2) / 2 / channels**0.5).to(map_type(precision)), numbers(count)
@@ -147,8 +157,12 @@ def test_halved_as_a_convolution(precision: Precision, channels: int, count: int
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("channels", "count"), [(64, 128), (6, 12), (24, 48)])
-@pytest.mark.parametrize(("sides", "bias"), [((1, 1, 1), True), ((2, 3, 7), False), ((1, 9, 8), True)])
+@pytest.mark.parametrize(
+    ("channels", "count"), [pytest.param(64, 128, marks=SLOW), (6, 12), pytest.param(24, 48, marks=SLOW)]
+)
+@pytest.mark.parametrize(
+    ("sides", "bias"), [((1, 1, 1), True), ((2, 3, 7), False), pytest.param((1, 9, 8), True, marks=SLOW)]
+)
 def test_doubled_as_a_convolution_and_a_shuffle(
     precision: Precision, channels: int, count: int, sides: tuple[int, int, int], bias: bool
 ) -> None:
@@ -161,7 +175,7 @@ def test_doubled_as_a_convolution_and_a_shuffle(
     check(doubled(maps, doubling, precision=precision, adds=skip), expected + skip.double(), precision)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=SLOW)])
 def test_blocks_of_every_shape_agree(precision: Precision) -> None:
     """Rows, columns and channels that fill no block, and those that fill several."""
     maps, matrix = maps_of(precision, 1, 6, 8, 64), matrix_of(precision, 32, 64)
@@ -176,8 +190,10 @@ def test_the_answers_type() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS_OF_TENSOR_CORES)
-@pytest.mark.parametrize(("channels", "count"), [(64, 48), (16, 16), (6, 5), (48, 72)])
-@pytest.mark.parametrize("sides", [(1, 7, 1), (2, 5, 14)])
+@pytest.mark.parametrize(
+    ("channels", "count"), [pytest.param(64, 48, marks=SLOW), pytest.param(16, 16, marks=SLOW), (6, 5), (48, 72)]
+)
+@pytest.mark.parametrize("sides", [pytest.param((1, 7, 1), marks=SLOW), (2, 5, 14)])
 def test_the_feed_forward_at_one_go(
     precision: Precision, channels: int, count: int, sides: tuple[int, int, int]
 ) -> None:
@@ -209,17 +225,31 @@ def test_maps_must_be_evenly_spaced_pixels() -> None:
             pixel_stride(uneven)
 
 
-def test_shapes_fill_the_gpu_and_fit_into_its_shared_memory() -> None:
+@pytest.mark.parametrize(
+    "channels",
+    [
+        pytest.param(48, marks=SLOW),
+        64,
+        pytest.param(72, marks=SLOW),
+        pytest.param(128, marks=SLOW),
+        130,
+        pytest.param(384, marks=SLOW),
+        1024,
+    ],
+)
+def test_shapes_fit_into_shared_memory(channels: int) -> None:
     sizes: dict[Precision, int] = {"bf16": 2, "tf32": 4, "fp32": 4}
     for precision, size in sizes.items():
-        for channels in (48, 64, 72, 128, 130, 384, 1024):
-            for columns in (3, 48, 96, 160, 544, 2080):
-                for rows in (1, 1024, 262144):
-                    for normed in (False, True):
-                        shape = shape_for(rows, columns, channels, precision, normed=normed)
-                        assert min(shape.rows, shape.columns, shape.depth, shape.stages * 16) >= 16
-                        taken = (shape.rows + shape.columns) * shape.depth * size * shape.stages
-                        assert taken <= 96 << 10
+        for columns in (3, 48, 96, 160, 544, 2080):
+            for rows in (1, 1024, 262144):
+                for normed in (False, True):
+                    shape = shape_for(rows, columns, channels, precision, normed=normed)
+                    assert min(shape.rows, shape.columns, shape.depth, shape.stages * 16) >= 16
+                    taken = (shape.rows + shape.columns) * shape.depth * size * shape.stages
+                    assert taken <= 96 << 10
+
+
+def test_shapes_fill_the_gpu() -> None:
     assert shape_for(262144, 64, 64, "bf16").rows == 128
     assert shape_for(1024, 1024, 1024, "bf16") == Shape(64, 64, 64, 4, 4)
 

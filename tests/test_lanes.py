@@ -136,6 +136,8 @@ def test_each_lane_has_its_share_of_the_threads(threads: int) -> None:
         with lanes(count, shared=False) as own:
             assert own.pool.submit(torch.get_num_threads).result(SECONDS) == share
         assert torch.get_num_threads() == threads
+    with lanes(4, shared=False, device=torch.device("cuda")) as own:
+        assert own.pool.submit(torch.get_num_threads).result(SECONDS) == threads, "they only wait for it"
     found: list[int] = []
     fresh = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     fresh.start()

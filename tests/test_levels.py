@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -94,6 +95,21 @@ def test_a_blend_adds_the_residuals_by_their_shares_and_loads_what_it_needs_once
     assert weak is not None
     np.testing.assert_allclose(weak.residual(tiles), 0.4 * low, atol=1e-6)
     assert loaded == ["tiny-15", "tiny-25"]
+
+
+def test_each_copy_of_a_blend_counts_tiles_done_again_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def residual(_engine: Engine, tiles: np.ndarray, redone: Callable[[int], None]) -> np.ndarray:
+        redone(2)
+        return tiles
+
+    monkeypatch.setattr(Engine, "residual", residual)
+    blend = Levels(family("tiny"), engine_of).at(20.0)
+    assert blend is not None
+    other = replace(blend)
+    for asked in (blend, blend, other):
+        asked.residual(np.zeros((1, 8, 8, 3), np.float32))
+    assert (blend.redone.total, other.redone.total) == (8, 4), "both networks had to"
+    assert blend == other
 
 
 @pytest.fixture

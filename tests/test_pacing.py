@@ -84,7 +84,26 @@ def test_little_memory_means_few_lanes_and_too_little_is_said(networks: Selectio
 
 def test_on_a_gpu_tiles_take_their_copies_only_of_the_main_memory(networks: Selection) -> None:
     on_gpu = replace(networks, choice=replace(networks.choice, device=torch.device("cuda")))
-    assert tile_bytes(on_gpu) == 2 * 2 * 512 * 512 * 3 * 4 < tile_bytes(networks)
+    as_float32 = 512 * 512 * 3 * 4
+    pace = pace_for(Means(), on_gpu, None)
+    assert tile_bytes(on_gpu) == (2 * 2 + 2 * pace.in_network) * as_float32 < tile_bytes(networks)
+
+
+def test_several_gpus_have_more_photos_in_hand_and_in_the_network(
+    networks: Selection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 64)
+    _, most = pacing.USUAL_PHOTOS
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for devices, photos, in_network in (
+        ((cpu,), most, pacing.IN_NETWORK),
+        ((cpu, cpu), most, pacing.IN_NETWORK),
+        ((gpu,), most, pacing.IN_NETWORK_ON_GPU),
+        ((gpu, gpu, gpu), 3 * most, pacing.IN_NETWORK_ON_GPU),
+    ):
+        on_them = replace(networks, choice=replace(networks.choice, device=devices[0], others=devices[1:]))
+        pace = pace_for(Means(), on_them, None)
+        assert (pace.photos, pace.in_network) == (photos, in_network)
 
 
 def test_lanes_take_half_of_what_is_free_where_nothing_is_given(

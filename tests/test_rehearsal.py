@@ -14,9 +14,12 @@ from PIL import Image
 
 from kbnet_cli.batch import CodecTimes, Job, Order, Outcome, Restored, jobs, preview, process
 from kbnet_cli.engine import Engine
+from kbnet_cli.forecast import ROUNDS, probe
 from kbnet_cli.formats import codec
 from kbnet_cli.formats.extent import Extent
 from kbnet_cli.journal import NAME
+from kbnet_cli.lanes import lanes
+from kbnet_cli.restore import Restoration
 from tests import test_cli
 from tests.pictures import picture, write_picture
 from tests.test_cli import Call
@@ -218,16 +221,32 @@ def test_tiles_are_counted_as_the_network_will_answer_them(
     words: tuple[str | Path, ...] = ("denoise", *names, "-o", f"{tmp_path}/out/", "-w", random_weights)
     _, plan, summary = plan_of(kbnet, *words)
     answered: list[int] = []
-    original: Callable[[Engine, np.ndarray], np.ndarray] = Engine.residual
+    original = Engine.residual
 
-    def counted(self: Engine, tiles: np.ndarray) -> np.ndarray:
+    def counted(self: Engine, tiles: np.ndarray, redone: Callable[[int], None]) -> np.ndarray:
         answered.append(len(tiles))
-        return original(self, tiles)
+        return original(self, tiles, redone)
 
     monkeypatch.setattr(Engine, "residual", counted)
     assert kbnet(*words).code == 0
     assert sum(answered) == summary["tiles"] == sum(each["tiles"] for each in plan)
     assert len(plan) == 7
+
+
+@pytest.mark.parametrize(("gpu", "before"), [(False, 1), (True, 2)])
+def test_what_sets_a_network_up_is_not_timed(gpu: bool, before: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Told:
+        image_channels, size_multiple = 1, 8
+
+        def residual(self, tiles: np.ndarray) -> np.ndarray:
+            asked.append(tiles.shape)
+            return tiles
+
+    with lanes(3, shared=False) as own:
+        probe(Told(), Restoration(16, 0), own, gpu=gpu)
+    assert asked == [(1, 16, 16, 1)] * 3 * (before + ROUNDS)
 
 
 def test_codecs_are_timed_once_for_each_kind_and_never_fail_a_plan(

@@ -185,6 +185,24 @@ def test_a_memory_that_is_full_while_recording_is_no_reason_to_give_recording_up
     assert "16×16" in str(runner.full((16, 16, 3)))
 
 
+@pytest.mark.skipif(HAS_GPU, reason="it takes a device that fails at will")
+@pytest.mark.parametrize(
+    "says", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory", "CUDNN_STATUS_ALLOC_FAILED"]
+)
+def test_a_full_memory_is_known_by_its_words_too(says: str) -> None:
+    host = Host()
+    runner = Replaying(residual(), host)
+
+    def full(count: int, dtype: torch.dtype) -> torch.Tensor:
+        raise RuntimeError(says)
+
+    host.host = full  # type: ignore[method-assign]
+    with pytest.raises(torch.OutOfMemoryError, match=r"ALLOC_FAILED|out of memory"):
+        runner.launch(list(batch(1)))
+    del host.host
+    check(runner.launch(list(batch(1)))()[0], batch(1))
+
+
 def test_release_drops_buffers_and_recordings() -> None:
     place = device()
     runner = Replaying(residual(), place)

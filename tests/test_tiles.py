@@ -115,3 +115,20 @@ def test_illegal_tiles_are_refused_with_a_legal_one(tile: int, overlap: int, hin
     with pytest.raises(UsageError) as caught:
         tiles.plan((100, 100), tile=tile, overlap=overlap, multiple=16)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "where", [slice(0, 9), slice(0, 4), slice(3, 6), slice(4, 9), slice(4, 5), slice(0, 0)], ids=str
+)
+def test_weights_are_cut_where_they_are_one(where: slice) -> None:
+    weights = np.full(9, 0.5, np.float32)
+    weights[where] = 1
+    parts = tiles._parts(weights)
+    assert [position for part, _ in parts for position in range(part.start, part.stop)] == list(range(9))
+    for part, whole in parts:
+        assert (weights[part] == (1 if whole else 0.5)).all()
+
+
+def test_a_hole_in_the_ones_is_weighted() -> None:
+    weights = np.array([1, 0.5, 1], np.float32)
+    assert tiles._parts(weights) == [(slice(0, 3), False)]

@@ -150,6 +150,15 @@ def test_without_any_process_left_it_is_an_error_of_the_device(pair: Workers, ra
         engine.residual(tiles(1)[0])
 
 
+def test_nothing_is_started_after_the_end(pair: Workers, random_weights: Path) -> None:
+    engine = remote(random_weights, pair)
+    engine.residual(tiles(1)[0])
+    pair.close()
+    with pytest.raises(DeviceError, match=r"^the processes that answer tiles were ended$"):
+        engine.residual(tiles(1)[0])
+    assert worker_ids() == []
+
+
 def test_what_a_process_said_before_its_end_is_kept(
     pair: Workers, random_weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -186,7 +195,8 @@ def test_errors_of_a_process_arrive_as_they_are(pair: Workers, random_weights: P
 def test_messages_come_out_as_they_went_in(error: KBNetError) -> None:
     error.__cause__ = ValueError("behind it")
     failure = Failure.of(error)
-    assert Answer.from_json(Answer(3, failure).to_json()) == Answer(3, failure)
+    for answer in (Answer(3, failure), Answer(4, redone=1, notes=("one", "two"))):
+        assert Answer.from_json(answer.to_json()) == answer
     again = failure.error()
     assert (type(again), again.message, again.hint) == (type(error), error.message, error.hint)
     assert "ValueError: behind it" in str(again.__cause__)
@@ -259,6 +269,7 @@ def test_a_run_whose_processes_are_all_killed_says_so(place: Launcher, photos: t
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_run_that_is_killed(place: Launcher, photos: tuple[Path, Bytes]) -> None:
     run, workers = begun(place, photos)
     shared = [line for process in (run.pid, *workers) for line in mapped(process) if "/dev/shm/" in line]

@@ -104,6 +104,8 @@ class Restored:
 
     photo: Photo
     weights: tuple[Used, ...] = ()
+    redone: int = 0
+    """Tiles that were not finite and were done again in float32."""
 
 
 Restore = Callable[[Job, Photo], Restored]
@@ -120,6 +122,8 @@ class Outcome:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     """Of reading, restoring and writing it, without waiting for others."""
+    redone: int = 0
+    """Tiles that were not finite and were done again in float32."""
     error: KBNetError | None = None
     unexpected: BaseException | None = None
     """The exception behind the error, with its traceback, for -v."""

@@ -1,8 +1,8 @@
 """Photos on their way: read ahead, restored, encoded and written side by side, told of in the order of the inputs.
 
 Each photo goes its way in one thread, from its file to its output. What threads share is bounded: as many photos as
-`Pace.photos` at once, two of them in the network or more small ones, together no larger than the memory set aside for
-them.
+`Pace.photos` at once, `Pace.in_network` of them in the network or more small ones, together no larger than the memory
+set aside for them.
 """
 
 import contextlib
@@ -63,6 +63,8 @@ class Pace:
     """Tiles that the network answers at once."""
     tiles: Callable[[Photo], int] = lambda _photo: 1
     """How many tiles a photo has."""
+    in_network: int = 2
+    """Photos in the network at once, if each has as many tiles as there are lanes or more."""
 
 
 def process(
@@ -100,8 +102,9 @@ class _Run:
         self.claims, self.journals, self.stop = claims, journals, stop
         self.budget = Budget(pace.memory_bytes)
         self.slots = threading.Semaphore(pace.photos)
-        # Twice as many tiles as are answered at once: the next photo's are there when the last of one are blended.
-        self.network, self.output, self.ended = Turns(2 * pace.lanes), Turns(1), Turns(1)
+        # More tiles than are answered at once: the next photo's are there when the last of one are blended.
+        places = pace.in_network * pace.lanes
+        self.network, self.output, self.ended = Turns(places), Turns(1), Turns(1)
         self.line: deque[Future[Outcome] | None] = deque()
         """What became, or will have become, of photos not told of yet, in their order; None: there are no more."""
         self.news: SimpleQueue[None] = SimpleQueue()
@@ -212,7 +215,7 @@ class _Run:
         sidecars.write(opened.sidecars, overwrite=self.order.existing == "overwrite")
         self._write(ticket, opened, restored, encoded.data, watch)
         notes = (*restored.photo.notes, *encoded.notes)
-        return Outcome(job, "done", extent_of(job.format, photo), notes, watch.seconds)
+        return Outcome(job, "done", extent_of(job.format, photo), notes, watch.seconds, restored.redone)
 
     def _write(self, ticket: int, opened: Opened, restored: Restored, data: bytes, watch: "_Watch") -> None:
         job = opened.job

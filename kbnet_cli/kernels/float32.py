@@ -9,7 +9,7 @@ def settle_float32(precision: str) -> None:
     """Let torch round the factors of float32 products to 10 bits (TF32) in tf32, and in no other precision.
 
     It holds for the whole process, for products of matrices and for cuDNN's convolutions, of which torch by itself
-    rounds only the latter. What is in bfloat16 is not concerned, nor are Triton's kernels.
+    rounds only the latter. Products of bfloat16 are summed in float32. Triton's kernels go by none of this.
     """
     rounded = precision == "tf32"
     # From torch 2.9 on there are finer switches, and these warn; but they alone exist in all versions, and set both.
@@ -17,3 +17,5 @@ def settle_float32(precision: str) -> None:
         warnings.simplefilter("ignore", UserWarning)
         torch.backends.cuda.matmul.allow_tf32 = rounded
         torch.backends.cudnn.allow_tf32 = rounded
+        # Sums over all pixels of a tile, in parts that are added: those stay in float32.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

@@ -70,6 +70,7 @@ def _triton_fits(inputs: tuple[Tensor, ...], group_size: int) -> bool:
 
 def _in_triton(features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, group_size: int) -> Tensor:
     """Run the kernel, which wants a pixel's channels together. The network's blocks have that and call it directly."""
+    from kbnet_cli.kernels.gpu.arithmetic import current
     from kbnet_cli.kernels.gpu.attention import Bases, filtered
 
     allowed = torch.backends.cuda.matmul.allow_tf32
@@ -77,7 +78,8 @@ def _in_triton(features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor
     maps = [tensor.movedim(1, -1).contiguous() for tensor in (features, attention)]
     precision: Literal["fp32", "tf32", "bf16"]
     precision = "bf16" if features.dtype == torch.bfloat16 else "tf32" if allowed else "fp32"
-    return filtered(maps[0], maps[1], bases, precision=precision).movedim(-1, 1).contiguous()
+    with current(features.device):
+        return filtered(maps[0], maps[1], bases, precision=precision).movedim(-1, 1).contiguous()
 
 
 def _compiled_fits(inputs: tuple[Tensor, ...]) -> bool:

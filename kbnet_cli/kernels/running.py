@@ -95,7 +95,8 @@ def gpu_disagreement(device: torch.device, precision: Literal["fp32", "tf32", "b
         maps, mixture = (
             tensor.permute(0, 2, 3, 1).to(device, kind).contiguous() for tensor in (features, coefficients)
         )
-        found = attention.filtered(maps, mixture, bases, precision=precision)
+        with arithmetic.current(device):
+            found = attention.filtered(maps, mixture, bases, precision=precision)
         worst = _worse(worst, found.float().cpu().permute(0, 3, 1, 2), expected)
     return worst
 

@@ -1,6 +1,7 @@
 """What all kernels in Triton have in common: products of matrices, their precision, the types of maps."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, no_type_check
 
 import torch
@@ -19,8 +20,11 @@ def map_type(precision: Precision) -> torch.dtype:
 
 
 def dot_precision(precision: Precision) -> str:
-    """Return how `product` is to multiply float32: as it is ("ieee"), or with tensor cores and 10 bits ("tf32")."""
-    return "ieee" if precision == "fp32" else "tf32"
+    """Return how `product` is to multiply float32: as it is ("ieee"), or with tensor cores and 10 bits ("tf32").
+
+    bfloat16 has no such choice; "tf32" is a word that AMD's compiler does not take.
+    """
+    return "tf32" if precision == "tf32" else "ieee"
 
 
 @triton.jit
@@ -31,6 +35,11 @@ def product(left, right, PRECISION: tl.constexpr):  # noqa: N803 - Triton's cons
         # The interpreter takes bfloat16's bits for whole numbers; as float32 the products are the same.
         return tl.dot(left.to(tl.float32), right.to(tl.float32), input_precision="ieee")
     return tl.dot(left, right, input_precision=PRECISION)
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Make a device the one that kernels are launched on: Triton does not look where its tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @triton.jit
@@ -47,5 +56,6 @@ def attempt(device: torch.device) -> None:
         Exception: anything, where kernels do not run there.
     """
     numbers = torch.ones(16, device=device)
-    _doubled[(1,)](numbers)
+    with current(device):
+        _doubled[(1,)](numbers)
     assert float(numbers.sum()) == 32, "wrong numbers"

@@ -28,6 +28,8 @@ GROUP_SIZES = (1, 2, 4, 8)
 TILE_WIDTH = 16
 MOST_PROGRAMS = 65535
 """In the grid's second direction; each does every so manieth tile."""
+OPERANDS_IN_SHARED_MEMORY = (9, 10)
+"""Major compute capabilities whose tensor cores read kernels where they are kept. Others need them in registers."""
 KEPT_BYTES = 150 << 10
 """How much of the H100's 227 kB of shared memory a block's kernels may take."""
 
@@ -106,7 +108,7 @@ def default_shape(bases: Bases, precision: Precision, capability: tuple[int, int
     room = bases.kernels[0].numel() * bases.kernels.element_size() <= KEPT_BYTES
     if precision == "fp32":
         return Shape(64, 4, 1, False)
-    if capability >= (9, 0) and columns <= 128 and room:
+    if capability[0] in OPERANDS_IN_SHARED_MEMORY and columns <= 128 and room:
         return Shape(64, 4, 2, True, at_once=3) if columns <= 64 and bases.group_size == 2 else Shape(128, 8, 2, True)
     return Shape(64, 4, 2, False) if columns > 128 else Shape(128, 8, 3, False)
 

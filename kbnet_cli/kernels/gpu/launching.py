@@ -18,6 +18,8 @@ def reason_against(device: torch.device) -> str | None:
     """Return why the kernels do not run on a device, as a user may read it; None if they do."""
     if device.type != "cuda":
         return f"no kernels for {device.type}"
+    if torch.version.hip is not None:
+        return "the kernels are cut for NVIDIA's GPUs"  # AMD's have less shared memory than most of them take
     if not HAS_TRITON:
         return "Triton is not installed"
     return _fault(device.index if device.index is not None else torch.cuda.current_device())
