@@ -12,7 +12,7 @@ CELL = 16
 """Means are taken over squares this wide, smoothed over three of them, and spread linearly in between."""
 OUTLIERS = 4.0
 """A pixel counts no more than so many times the mean change around it: a hot pixel that is taken out lights nothing."""
-_BAND = 16 * CELL
+_BAND = 4 * CELL
 
 
 def keep_means(before: Shaped[np.ndarray, "h w c"], after: Shaped[np.ndarray, "h w c"]) -> None:
