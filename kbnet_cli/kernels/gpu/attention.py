@@ -250,7 +250,7 @@ def _place(
     return sums
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pictures"])  # by the batch: one compilation for all
 @no_type_check
 def _filtered(
     features,

@@ -85,7 +85,7 @@ def _curved(total, channels, GELU_FROM: tl.constexpr):  # noqa: N803
     return tl.where((channels >= GELU_FROM)[None, :], curved, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "rows"])  # by the batch: one compilation for all
 @no_type_check
 def convolve_depthwise(
     maps,
@@ -203,7 +203,7 @@ def _gated(total, COLUMNS: tl.constexpr, PAIRS: tl.constexpr, GROUP_BLOCK: tl.co
     return tl.reduce(tl.sum(gates, axis=3), 1, _multiply)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "rows"])  # by the batch: one compilation for all
 @no_type_check
 def find_coefficients(
     maps,

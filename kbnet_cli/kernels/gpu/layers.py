@@ -19,7 +19,7 @@ PROGRAMS = 128
 """How many programs sum up one picture, at least, before one of them takes several blocks of pixels."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rounds"])  # by the batch: one compilation for all
 @no_type_check
 def normalise(
     maps,
