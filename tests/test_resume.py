@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kbnet_cli.batch import Job, Journals, Order, Outcome, Restored, jobs, process
-from kbnet_cli.journal import NAME
+from kbnet_cli.batch import Job, Journals, Order, Outcome, Restored, jobs, process, writing
+from kbnet_cli.journal import NAME, remove_stale_partials
 from kbnet_cli.photo import Photo
 from tests import test_cli
 from tests.pictures import write_picture
@@ -117,3 +117,26 @@ def test_many_folders_of_outputs_take_one_lock(kbnet: Call, tmp_path: Path, iden
 @pytest.mark.parametrize("words", [("--strip", "--sidecars"), ("--stream", "--resume")])
 def test_options_that_contradict_each_other_are_refused(words: tuple[str, ...], kbnet: Call) -> None:
     assert kbnet("denoise", "-", "-o", "x/", *words).code == 2
+
+
+def test_a_folder_is_tidied_before_anything_is_begun_in_it(cards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cards / "out/deep").mkdir(parents=True)
+    left = cards / "out/deep/.kbnet-0123456789abcdef.partial"
+    left.write_bytes(b"half a picture")
+    seen: list[list[Path]] = []
+
+    def tidied(folders: tuple[Path, ...]) -> int:
+        seen.append([path for path in writing._unfinished if path.parent in folders])
+        return remove_stale_partials(folders)
+
+    monkeypatch.setattr("kbnet_cli.batch.journals.remove_stale_partials", tidied)
+    (cards / "tree/deep").mkdir(parents=True)
+    write_picture(cards / "tree/deep/1.png", size=(8, 8))
+    order = Order(
+        (cards / "tree",), "denoised", output=cards / "out", output_is_folder=True, existing="resume", recursive=True
+    )
+    journals = Journals(order, DENOISE, photos=1, unchanged=lambda _used: True)
+    (outcome,) = process(jobs(order), order, restored, journals=journals)
+    assert outcome.status == "done"
+    assert seen == [[], []], "once for the output folder, once for the one in it, and never with a file under way"
+    assert not left.exists()

@@ -52,6 +52,17 @@ class Journals:
                 hint="mount it again, and go on with --resume",
             )
 
+    def make_ready(self, job: Job) -> None:
+        """See to the folder of an output that is about to be written: what a killed run left there goes now.
+
+        Not later: then it could be mistaken for what another photo's thread has just begun.
+
+        Raises:
+            OutputError: the output folder is another one by now, or its journal cannot be opened.
+        """
+        self.check_place()
+        self.of(job.target)
+
     def of(self, target: Path) -> Journal:
         """Return the journal that an output stands in."""
         folder = self._root or target.parent

@@ -225,7 +225,7 @@ class _Run:
             return
         stamp, journals = opened.stamp, self.journals
         if journals is not None:
-            journals.check_place()
+            journals.make_ready(job)
 
         def promise(status: os.stat_result) -> None:
             if journals is not None and stamp is not None:
