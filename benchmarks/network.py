@@ -1,7 +1,6 @@
 """Whole networks and a block of one, as the program runs them, and as spandrel does, with the same random weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from kbnet_cli.engine import Engine, choose
 from kbnet_cli.kernels import compiled
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
-from tests.oracle import declare_missing_operators, published_network
+from tests.oracle import declare_missing_operators, published_twin
 
 Tile = Float32[np.ndarray, "b h w c"]
 Form = Literal["kbnet", "kbnet in bf16", "kbnet in plain torch", "spandrel"]
@@ -37,35 +36,9 @@ NAFNET: Mapping[str, Any] = {
 """The published SIDD network of width 64."""
 
 
-@dataclass(frozen=True)
-class Names:
-    """What spandrel calls the sizes."""
-
-    kind: str
-    sizes: Mapping[str, Any]
-
-
-def names(sizes: KBNetSSizes | KBNetLSizes) -> Names:
-    """Return the published names of a network's sizes."""
-    if isinstance(sizes, KBNetSSizes):
-        published = {
-            "img_channel": sizes.image_channels,
-            "width": sizes.width,
-            "enc_blk_nums": list(sizes.encoder_blocks),
-            "middle_blk_num": sizes.middle_blocks,
-            "dec_blk_nums": list(sizes.decoder_blocks),
-            "lightweight": sizes.lightweight,
-            "ffn_scale": sizes.ffn_scale,
-        }
-        return Names("s", published)
-    assert sizes == KBNetLSizes()
-    return Names("l", {})
-
-
 def published(network: Network) -> nn.Module:
     """Return spandrel's network with the weights of ours. To be called before an engine changes them in memory."""
-    named = names(network.sizes)
-    twin = published_network(named.kind, **named.sizes)
+    twin = published_twin(network.sizes)
     twin.load_state_dict(network.state_dict())
     return twin.eval().requires_grad_(False)
 

@@ -5,6 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kbnet_cli.networks.kbnet_l import KBNetLSizes
+from kbnet_cli.networks.kbnet_s import KBNetSSizes
+
 
 def published_network(kind: str, **sizes: Any) -> nn.Module:
     """Return spandrel's KBNet_s or KBNet_l with the sizes given under the published names."""
@@ -13,6 +16,32 @@ def published_network(kind: str, **sizes: Any) -> nn.Module:
 
     network: nn.Module = {"s": KBNet_s, "l": KBNet_l}[kind](**sizes)
     return network.eval()
+
+
+def published_twin(sizes: KBNetSSizes | KBNetLSizes) -> nn.Module:
+    """Return spandrel's network of our sizes."""
+    if isinstance(sizes, KBNetLSizes):
+        return published_network(
+            "l",
+            inp_channels=sizes.input_channels,
+            out_channels=sizes.output_channels,
+            dim=sizes.width,
+            num_blocks=list(sizes.blocks),
+            num_refinement_blocks=sizes.refinement_blocks,
+            heads=list(sizes.heads),
+            ffn_expansion_factor=sizes.expansion,
+            bias=sizes.bias,
+        )
+    return published_network(
+        "s",
+        img_channel=sizes.image_channels,
+        width=sizes.width,
+        enc_blk_nums=list(sizes.encoder_blocks),
+        middle_blk_num=sizes.middle_blocks,
+        dec_blk_nums=list(sizes.decoder_blocks),
+        lightweight=sizes.lightweight,
+        ffn_scale=sizes.ffn_scale,
+    )
 
 
 def declare_missing_operators() -> None:

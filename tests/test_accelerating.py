@@ -14,7 +14,7 @@ from kbnet_cli import checkpoint
 from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetS, KBNetSSizes
 from tests.live_memory import peak_of
-from tests.oracle import published_network, randomise
+from tests.oracle import published_twin, randomise
 
 pytest.importorskip("triton")
 
@@ -141,15 +141,7 @@ def test_a_tile_takes_a_seventh_of_the_published_networks_memory(dtype: torch.dt
     with meta:
         network, published = (
             KBNetS(SIDD),
-            published_network(
-                "s",
-                width=64,
-                middle_blk_num=12,
-                enc_blk_nums=[2, 2, 4, 8],
-                dec_blk_nums=[2, 2, 2, 2],
-                lightweight=True,
-                ffn_scale=1.5,
-            ).to(dtype),
+            published_twin(SIDD).to(dtype),
         )
         ready = accelerated(network, precision, meta)
         tile = torch.empty(1, 3, 512, 512)

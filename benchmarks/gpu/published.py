@@ -1,17 +1,16 @@
 """The published networks and their operator: spandrel's, or the same form written anew where spandrel is missing."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F  # noqa: N812 - the name all of torch's users know it by
 from torch import Tensor, nn
 
 from benchmarks.gpu.absent import installed
 from kbnet_cli.networks import layers
-from kbnet_cli.networks.kbnet_l import KBNetL, KBNetLSizes
+from kbnet_cli.networks.kbnet_l import KBNetL
 from kbnet_cli.networks.kbnet_s import KBNetS
-from tests.oracle import published_network
+from tests.oracle import published_twin
 
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
@@ -63,8 +62,7 @@ def whole_kernels(maps: Tensor, coefficients: Tensor, weight: Tensor, bias: Tens
 def network(ours: KBNetS | KBNetL) -> nn.Module:
     """Return the published network with the weights of ours, on the CPU."""
     if has_spandrel():
-        kind, sizes = _names(ours)
-        twin = published_network(kind, **sizes)
+        twin = published_twin(ours.sizes)
         twin.load_state_dict(ours.state_dict())
         return twin.eval().requires_grad_(False)
     return WithWholeKernels(ours)
@@ -95,28 +93,3 @@ def _as_published() -> Iterator[None]:
         yield
     finally:
         vars(layers)[name] = before
-
-
-def _names(ours: KBNetS | KBNetL) -> tuple[str, Mapping[str, Any]]:
-    """Return which network it is, and its sizes under their published names."""
-    sizes = ours.sizes
-    if isinstance(sizes, KBNetLSizes):
-        return "l", {
-            "inp_channels": sizes.input_channels,
-            "out_channels": sizes.output_channels,
-            "dim": sizes.width,
-            "num_blocks": list(sizes.blocks),
-            "num_refinement_blocks": sizes.refinement_blocks,
-            "heads": list(sizes.heads),
-            "ffn_expansion_factor": sizes.expansion,
-            "bias": sizes.bias,
-        }
-    return "s", {
-        "img_channel": sizes.image_channels,
-        "width": sizes.width,
-        "enc_blk_nums": list(sizes.encoder_blocks),
-        "middle_blk_num": sizes.middle_blocks,
-        "dec_blk_nums": list(sizes.decoder_blocks),
-        "lightweight": sizes.lightweight,
-        "ffn_scale": sizes.ffn_scale,
-    }
