@@ -23,6 +23,7 @@ from kbnet_cli.journal import NAME
 from kbnet_cli.stopping import heeding
 from tests.mosaics import mosaic_dng
 from tests.pictures import write_picture
+from tests.processes import children
 
 if sys.platform == "win32":
     pytest.skip("signals, forks and small disks are POSIX's", allow_module_level=True)
@@ -198,7 +199,6 @@ def test_ctrl_c_ends_what_only_waits(words: tuple[str, ...], place: Launcher) ->
         os.close(descriptor)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's list of a process's children")
 def test_ctrl_c_of_a_terminal_does_not_fail_a_raw_file_in_hand(place: Launcher) -> None:
     source = place.folder / "in"
     source.mkdir()
@@ -240,13 +240,3 @@ def test_ctrl_c_before_a_child_has_its_own_session_is_made_good_once(
         with pytest.raises(InputError, match="LibRaw gave up on the raw file: "):
             reader.decode(data)
     assert len(started) == 2
-
-
-def children(process: int) -> list[str]:
-    found = []
-    for task in Path(f"/proc/{process}/task").glob("*/children"):
-        try:
-            found += task.read_text().split()
-        except OSError:
-            continue
-    return found

@@ -22,9 +22,10 @@ from kbnet_cli.worker import Answer, Failure, Request, Start
 from kbnet_cli.workers import RemoteEngine, Workers
 from tests.networks import random_network, save
 from tests.pictures import write_picture
+from tests.processes import alive, children
 
-if not Path("/proc/self/task").exists():
-    pytest.skip("needs Linux's list of a process's children", allow_module_level=True)
+if sys.platform != "linux":
+    pytest.skip("reads Linux's maps of a process", allow_module_level=True)
 
 from tests.launching import Launcher, Run
 from tests.long_jobs import Bytes, contents
@@ -36,20 +37,7 @@ PAIR = choose("cpu,cpu", "fp32")
 
 def worker_ids(parent: int | None = None) -> list[int]:
     """Return the worker processes of a process, of this one without any, the eldest first."""
-    found = []
-    for task in Path(f"/proc/{parent or os.getpid()}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            words = Path(f"/proc/{child}/cmdline")
-            if words.exists() and b"kbnet_cli.worker\0" in words.read_bytes():
-                found.append(child)
-    return sorted(found)
-
-
-def alive(process: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
+    return children(parent, running="kbnet_cli.worker")
 
 
 def until(happened: Callable[[], object]) -> None:
