@@ -23,6 +23,7 @@ from kbnet_cli.errors import InputError, OutputError, UsageError
 from kbnet_cli.kernels import kba
 from kbnet_cli.networks.kbnet_l import KBNetLSizes
 from kbnet_cli.networks.kbnet_s import KBNetSSizes
+from kbnet_cli.stopping import EXIT_CODES
 from kbnet_cli.training import loop, pictures
 from kbnet_cli.training.degradations.gaussian import Gaussian
 from kbnet_cli.training.degradations.jpeg import Jpeg
@@ -130,7 +131,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(photos: Path, tmp_pa
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", list(EXIT_CODES))
 def test_a_signal_waits_for_the_checkpoint(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
     came: list[int] = []
 
@@ -149,6 +150,18 @@ def test_a_signal_waits_for_the_checkpoint(photos: Path, tmp_path: Path, number:
     resumed = train(TINY, photos, tmp_path / "w.safetensors", budget=Budget(steps=4), resume=True)
     assert (whole.step, resumed.step) == (4, 4)
     assert same(tmp_path / "whole.safetensors", tmp_path / "w.safetensors")
+
+
+def test_a_signal_that_is_ignored_stays_so(photos: Path, tmp_path: Path) -> None:
+    def send(_: Report) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        last = train(TINY, photos, tmp_path / "w.safetensors", budget=Budget(steps=2), progress=send)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert last.step == 2
 
 
 def test_a_training_runs_outside_the_main_thread(photos: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from kbnet_cli.errors import OutputError
 from kbnet_cli.kernels.float32 import settle_float32
 from kbnet_cli.kernels.kba import products
+from kbnet_cli.stopping import EXIT_CODES
 from kbnet_cli.training.feeder import Batch, Feeder, batches
 from kbnet_cli.training.pictures import prepare
 from kbnet_cli.training.recipe import OptimisationRecipe, Recipe
@@ -247,15 +248,16 @@ class _Interrupted:
 
 @contextmanager
 def _interrupts() -> Iterator[_Interrupted]:
-    """Let Ctrl-C and SIGTERM wait until a step is done and saved, then hand them on.
+    """Let signals that would end the program wait until a step is done and saved, then hand them on.
 
-    Outside the main thread signals do not arrive, and nothing is changed.
+    Those that are ignored stay so. Outside the main thread signals do not arrive, and nothing is changed.
     """
     came = _Interrupted()
     before = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda number, _frame: came.numbers.append(number))
+        for number in EXIT_CODES:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, lambda number, _frame: came.numbers.append(number))
     except ValueError:
         before.clear()
     try:
