@@ -231,10 +231,12 @@ def _launch(line: _Line) -> None:
 def _begin(line: _Line, batch: list[_Request]) -> None:
     shape = batch[0].tile.shape
     failure: BaseException | None = None
+    said = ""
     try:
         line.landings.put((batch, line.runner.launch([request.tile for request in batch])))
         return
     except torch.OutOfMemoryError as error:
+        said = str(error)
         _clear(error)
     except BaseException as error:
         failure = error
@@ -249,8 +251,18 @@ def _begin(line: _Line, batch: list[_Request]) -> None:
         batch[0].again = len(batch) == 1  # what else was there is released now
         line.split(batch)
     else:
-        line.fail(batch, line.runner.full(shape))
+        line.fail(batch, _full(line.runner, shape, said))
     line.over()
+
+
+def _full(runner: Runner, shape: Shape, said: str) -> Exception:
+    """Return the runner's error for a tile that does not fit alone, with what the device has said behind it."""
+    try:
+        error = runner.full(shape)
+    except Exception as instead:  # of a device that does not work any more
+        return instead
+    error.__cause__ = RuntimeError(said)
+    return error
 
 
 def _land(line: _Line) -> None:

@@ -1,15 +1,15 @@
 """Which devices and which precision a call goes by, settled before the first photo, and why."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
 from kbnet_cli.errors import DeviceError
 from kbnet_cli.kernels import compiled, devices
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.settings import check_device, check_precision, devices_of
 
-Precision = Literal["fp32", "tf32", "bf16"]
 TENSOR_CORES = (8, 0)
 """The compute capability from which on NVIDIA's GPUs multiply bfloat16 and TF32 in tensor cores: Ampere."""
 

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,28 +12,33 @@ from jaxtyping import Bool, Float32
 
 from kbnet_cli import checkpoint as checkpoints
 from kbnet_cli.batching import Batcher
-from kbnet_cli.checkpoint import Checkpoint, Network
-from kbnet_cli.choosing import Choice, Precision, choose
+from kbnet_cli.checkpoint import Checkpoint
+from kbnet_cli.choosing import Choice, choose
 from kbnet_cli.errors import DeviceError, KBNetError, PhotoError
 from kbnet_cli.kernels import compiled
-from kbnet_cli.kernels.float32 import settle_float32
-from kbnet_cli.kernels.gpu import launching
-from kbnet_cli.networks import compiling
+from kbnet_cli.kernels.devices import first_line, is_full
+from kbnet_cli.networks import compiling, inference
 from kbnet_cli.replaying import RECORDING, Cuda, Replaying, Residual
 
-__all__ = ["Choice", "Engine", "Precision", "choose"]
+__all__ = ["Choice", "Engine", "choose"]
 
 
 class Engine:
     """Hold a checkpoint's network on a device and answer tiles with residuals."""
 
     def __init__(self, checkpoint: Checkpoint, choice: Choice) -> None:
+        """Bring the network to the device.
+
+        Raises:
+            DeviceError: the device's memory is full, or it has stopped working.
+        """
         self.choice = choice
         self._replaying: Replaying | None = None
         self._batcher: Batcher | None = None
         on_cuda = choice.device.type == "cuda"
-        with RECORDING if on_cuda else contextlib.nullcontext():
-            self.network, self.autocast = _ready(checkpoint.network, choice)
+        with RECORDING if on_cuda else contextlib.nullcontext(), _fitting(choice.device, f"for {checkpoint.name}"):
+            made = inference.ready(checkpoint.network, choice.device, choice.precision)
+            self.network, self.autocast, self._against_triton = made.network, made.autocast, made.against_triton
             self._residual = Residual(self.network, checkpoint.facts.limit, self.autocast)
             if on_cuda:
                 self._replaying = Replaying(self._residual, Cuda(choice.device))
@@ -61,9 +66,8 @@ class Engine:
         """What a user should know of how it runs; it may become more while tiles are answered."""
         if self._replaying is None:
             return ()
-        device = self.choice.device
-        against = launching.reason_against(device)
-        plain = () if against is None else (f"plain torch runs on {device}, which costs time: {against}",)
+        against = self._against_triton
+        plain = (f"plain torch runs on {self.choice.device}, which costs time: {against}",) if against else ()
         return (*plain, *self._replaying.notes)
 
     def residual(
@@ -97,17 +101,10 @@ class Engine:
         self, tiles: Float32[np.ndarray, "b h w c"]
     ) -> tuple[Float32[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
         device = self.choice.device
-        try:
+        hint = "use a smaller --tile (it changes the picture a little), or --device cpu"
+        with _fitting(device, f"with a tile of {tiles.shape[1]}×{tiles.shape[2]}", hint):
             answers, finite = self._residual(torch.from_numpy(np.require(tiles, requirements=["C", "W"])).to(device))
             return answers.cpu().numpy(), finite.cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            traceback.clear_frames(error.__traceback__)  # they hold feature maps
-        if device.type == "xpu":
-            torch.xpu.empty_cache()
-        raise DeviceError(
-            f"out of memory on {device} with a tile of {tiles.shape[1]}×{tiles.shape[2]}",
-            hint="use a smaller --tile (it changes the picture a little), or --device cpu",
-        )
 
     def _exactly(self, tiles: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w c"]:
         with self._one_by_one:
@@ -135,19 +132,19 @@ class Engine:
         return self._exact
 
 
-def _ready(network: Network, choice: Choice) -> tuple[Network, bool]:
-    """Return a network for inference on a device, and whether autocast is to give it its precision.
-
-    Compiled networks and Triton's kernels have it in themselves; autocast is for plain torch.
-    """
-    device, rough = choice.device, choice.precision == "bf16"
-    if device.type == "cpu":
-        form = compiled.fastest_form(choice.precision)
-        return compiling.compiled(network, form), rough and form is None
-    if device.type == "cuda":
-        settle_float32(choice.precision)
-    if launching.available(device):
-        from kbnet_cli.networks.accelerating import accelerated  # which needs Triton
-
-        return accelerated(network, choice.precision, device), False
-    return compiling.compiled(network, None).to(device), rough
+@contextlib.contextmanager
+def _fitting(
+    device: torch.device, what: str, hint: str = "close what else uses it, or use --device cpu"
+) -> Iterator[None]:
+    """Turn a full memory of a device into an error for users, once what was begun there is given back."""
+    try:
+        yield
+        return
+    except Exception as error:
+        if device.type == "cpu" or not is_full(error):
+            raise
+        said = first_line(error)
+        traceback.clear_frames(error.__traceback__)  # they hold weights and feature maps
+    with contextlib.suppress(Exception):  # of a device that does not work any more
+        {"cuda": torch.cuda, "xpu": torch.xpu, "mps": torch.mps}[device.type].empty_cache()
+    raise DeviceError(f"out of memory on {device} {what}", hint=hint) from RuntimeError(said)

@@ -6,6 +6,7 @@ KBNetError                 message, hint, code, exit_code
 ├── WeightsError           a checkpoint that is missing, broken or of another network (exit 2)
 │   └── FetchError         weights that cannot be had from an address now (exit 2)
 ├── DeviceError            a device or precision that is not there, or out of memory (exit 2)
+│   └── LostDeviceError    a device that has worked and does not any more (exit 2)
 └── PhotoError             one photo failed; the others are still done (exit 1)
     ├── InputError         missing, unreadable, not a picture, truncated
     ├── UnsupportedError   a picture that would lose something if it were written
@@ -66,6 +67,12 @@ class DeviceError(KBNetError):
     code = "device"
     exit_code = 2
     usual_hint = "use --device auto and --precision auto"
+
+
+class LostDeviceError(DeviceError):
+    """Say that a device has stopped working: nothing more can be asked of it in this process."""
+
+    usual_hint = "run again, with --resume for a folder; if it comes again: --device cpu, and see what nvidia-smi says"
 
 
 class PhotoError(KBNetError):

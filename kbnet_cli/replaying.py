@@ -4,9 +4,8 @@ A batch's way: into pinned memory, over to the device, limited, through the netw
 pinned memory. While one is computed the next is on its way there and the one before on its way back.
 """
 
-import contextlib
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,12 +18,14 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from kbnet_cli.batching import FLIGHTS, Landing, Shape, Tile
-from kbnet_cli.errors import DeviceError
+from kbnet_cli.errors import DeviceError, LostDeviceError
+from kbnet_cli.kernels.devices import first_line, is_full
 
-GRAPHS = 8
-"""So many are kept: batches of the usual tile in each size, and some of photos that are no larger than one."""
-FULL = ("out of memory", "ALLOC_FAILED")
-"""What errors of a full memory say."""
+GRAPHS = 32
+"""So many are kept: batches of the usual tile in each size, and of photos that are no larger than one. They share their
+memory."""
+RECURS = 2
+"""How often a shape runs as it is before it is recorded."""
 SHARE = 0.5
 """Of the free memory, for one batch: its graph and what it runs without one may be there at once."""
 RECORDING = threading.Lock()
@@ -72,6 +73,14 @@ class Cuda:
         """Return memory of the device."""
         return torch.empty(count, dtype=dtype, device=self._device)
 
+    def in_force(self) -> AbstractContextManager[object]:
+        """Make it the thread's device.
+
+        Where a stream ends that of the device before comes into force again, and with it, in each process, half a
+        gigabyte of the first GPU's memory.
+        """
+        return torch.cuda.device(self._device)
+
     def sending(self) -> AbstractContextManager[object]:
         """Let the device do what follows one after the other, and meanwhile what is in the other streams."""
         return torch.cuda.stream(self._sending)
@@ -117,9 +126,11 @@ class Cuda:
 
     def give_back(self) -> None:
         """Give memory that no tensor holds back to the system. No recording is left."""
-        with torch.cuda.device(self._device):
-            torch.cuda.empty_cache()
-        self._pool = torch.cuda.graph_pool_handle()  # the one before has ended with its last recording
+        try:
+            with torch.cuda.device(self._device):
+                torch.cuda.empty_cache()
+        finally:
+            self._pool = torch.cuda.graph_pool_handle()  # the one before has ended with its last recording
 
     def free_bytes(self) -> int:
         """Return how much memory tensors could still take."""
@@ -166,8 +177,8 @@ class _Graph:
 class Replaying:
     """Answer batches of tiles on a device: a `batching.Runner`.
 
-    A batch of a shape runs as it is at first, which sets up whatever the network sets up; when the shape comes again it
-    is recorded, and replayed from then on. Photos of odd sizes, which come once, are not worth a recording.
+    Batches of a shape run as they are at first, which sets up whatever the network sets up; when the shape comes again
+    it is recorded, and replayed from then on. Photos of odd sizes, which come once, are not worth a recording.
     """
 
     def __init__(self, residual: Residual, device: Cuda) -> None:
@@ -177,7 +188,7 @@ class Replaying:
         self._stages: list[_Stage | None] = [None] * FLIGHTS
         self._turn = 0
         self._graphs: OrderedDict[Shape, _Graph] = OrderedDict()
-        self._seen: set[Shape] = set()
+        self._seen: Counter[Shape] = Counter()
         self._records = True
         self._took: dict[Shape, int] = {}
         """Bytes of feature maps, by the shape of a tile."""
@@ -187,16 +198,26 @@ class Replaying:
 
         Raises:
             torch.OutOfMemoryError: nothing has begun.
+            LostDeviceError: the device does not work any more; its answers raise it too.
         """
-        with RECORDING, torch.inference_mode():
+        with RECORDING, torch.inference_mode(), self._device.in_force():
             try:
                 return self._launched(tiles)
             except BaseException as error:
-                with contextlib.suppress(Exception):
-                    self._device.settle()  # what has begun still writes to memory that is given back
-                if _is_full(error):
+                self._settle()  # what has begun still writes to memory that is given back
+                if is_full(error):
                     raise torch.OutOfMemoryError(str(error)) from error
                 raise
+
+    def _settle(self) -> None:
+        """Wait until the device has nothing left to do; an error here is one of the device itself, which is lost."""
+        try:
+            self._device.settle()
+        except Exception as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> LostDeviceError:
+        return LostDeviceError(f"{self._device.name} has stopped working: {first_line(error)}")
 
     def _launched(self, tiles: Sequence[Tile]) -> Landing:
         device, shape = self._device, (len(tiles), *tiles[0].shape)
@@ -219,7 +240,10 @@ class Replaying:
     def _landed(
         self, back: object, answer: Tensor, finite: Tensor
     ) -> tuple[Float32[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
-        self._device.wait(back)
+        try:
+            self._device.wait(back)
+        except Exception as error:
+            raise self._lost(error) from error
         return answer.numpy(), finite.numpy()
 
     def _stage(self, shape: Shape) -> _Stage:
@@ -245,14 +269,16 @@ class Replaying:
             found = self._residual(given)
             if unknown:
                 self._took[shape[1:]] = max(1, self._device.peak_bytes() - held)
-            self._seen.add(shape)
+            self._seen[shape] += 1
         answer.copy_(found[0])
         finite.copy_(found[1])
 
     def _recorded(self, shape: Shape) -> _Graph | None:
         """Return new recorded work for a shape that has come before; None where there is none."""
-        if shape not in self._seen or not self._records:
+        if self._seen[shape] < RECURS or not self._records:
             return None
+        if shape[0] * self._took.get(shape[1:], 0) > self._device.free_bytes():
+            return None  # others have taken memory since; it may not be full in the middle of a recording
         if len(self._graphs) == GRAPHS:
             self._device.settle()
             self._graphs.popitem(last=False)
@@ -261,10 +287,10 @@ class Replaying:
         try:
             replay = self._device.record(lambda: found.extend(self._residual(given)))
         except Exception as error:
-            if _is_full(error):
+            if is_full(error):
                 raise torch.OutOfMemoryError(str(error)) from None
             self._records = False
-            self.notes.append(f"CUDA graphs are not used on {self._device.name}, which costs time: {_line(error)}")
+            self.notes.append(f"CUDA graphs are not used on {self._device.name}, which costs time: {first_line(error)}")
             return None
         self._graphs[shape] = _Graph(replay, given, *found)
         return self._graphs[shape]
@@ -293,22 +319,3 @@ class Replaying:
             f"{self._device.free_bytes() / 1e9:.1f} GB free{needed}",
             hint="use a smaller --tile (it changes the picture a little), or --device cpu",
         )
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Tell whether an error is of a full memory, or comes from one.
-
-    Only torch's own memory has an error of its own. Pinned memory, graphs, cuDNN, cuBLAS and Triton tell in words.
-    """
-    while error is not None:
-        if isinstance(error, torch.OutOfMemoryError):
-            return True
-        if isinstance(error, RuntimeError) and any(word in str(error) for word in FULL):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

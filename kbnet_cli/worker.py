@@ -19,7 +19,7 @@ import torch
 
 from kbnet_cli import checkpoint, errors, stopping
 from kbnet_cli.engine import Engine, choose
-from kbnet_cli.errors import KBNetError, PhotoError, WeightsError
+from kbnet_cli.errors import KBNetError, LostDeviceError, PhotoError, WeightsError
 from kbnet_cli.lanes import lanes, most_lanes
 from kbnet_cli.slots import Slots, Where
 
@@ -133,12 +133,18 @@ class Bench:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, request: Request) -> Answer:
-        """Replace a tile by its residual; whatever goes wrong with it becomes its answer."""
+        """Replace a tile by its residual; whatever goes wrong with it becomes its answer.
+
+        Raises:
+            LostDeviceError: the process is of no use any more; its tiles should go to others.
+        """
         try:
             tile = self.slots.view(request.slot, request.shape)
             engine = self._engine(request)
             again: list[int] = []
             tile[:] = engine.residual(tile[None], again.append)[0]
+        except LostDeviceError:
+            raise
         except Exception as error:
             return Answer(request.slot, Failure.of(error))
         return Answer(request.slot, redone=sum(again), notes=engine.notes)

@@ -8,7 +8,8 @@ import torch
 
 from kbnet_cli import engine
 from kbnet_cli.checkpoint import Network
-from kbnet_cli.choosing import Choice
+from kbnet_cli.kernels.float32 import Precision
+from kbnet_cli.networks import inference
 from tests.pictures import picture
 
 NOTE = "something costs time"
@@ -21,15 +22,15 @@ def _broken_by_white(_network: torch.nn.Module, given: tuple[Any, ...], answer: 
 
 def make_fragile() -> None:
     """Make all engines of this process so from now on, and let each have a note."""
-    ready = engine._ready
+    ready = inference.ready
 
-    def fragile(network: Network, choice: Choice) -> tuple[Network, bool]:
-        made, autocast = ready(network, choice)
-        if choice.precision == "bf16":
-            made.register_forward_hook(_broken_by_white)
-        return made, autocast
+    def fragile(network: Network, device: torch.device, precision: Precision) -> inference.Ready:
+        made = ready(network, device, precision)
+        if precision == "bf16":
+            made.network.register_forward_hook(_broken_by_white)
+        return made
 
-    vars(engine)["_ready"] = fragile
+    vars(inference)["ready"] = fragile
     engine.Engine.notes = property(lambda _engine: (NOTE,))  # type: ignore[assignment,method-assign]
 
 

@@ -18,7 +18,7 @@ from tests.oracle import published_twin, randomise
 
 pytest.importorskip("triton")
 
-from kbnet_cli.kernels.gpu.arithmetic import Precision
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.networks.accelerating import accelerated
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -171,6 +171,20 @@ def test_one_tile_that_does_not_fit_is_an_error_and_the_next_is_answered() -> No
     batcher.close()
 
 
+def test_a_device_that_cannot_even_say_how_full_it_is_leaves_nobody_waiting() -> None:
+    device = Doubler(fits=0)
+
+    def lost(shape: Shape) -> DeviceError:
+        raise RuntimeError(f"CUDA error: unspecified launch failure, with {shape}")
+
+    device.full = lost  # type: ignore[method-assign]
+    batcher = Batcher(device)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="unspecified launch failure"):
+            within(lambda: batcher.answer(tile(1)))
+    batcher.close()
+
+
 def test_each_caller_of_a_batch_has_an_error_of_its_own_and_the_others_none() -> None:
     device = Doubler(room=4)
     batcher = Batcher(device)

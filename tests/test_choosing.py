@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbnet_cli.choosing import Choice, Precision, choose, see_to
+from kbnet_cli.choosing import Choice, choose, see_to
 from kbnet_cli.errors import DeviceError
 from kbnet_cli.kernels import compiled, devices
-from kbnet_cli.kernels.float32 import settle_float32
+from kbnet_cli.kernels.float32 import Precision, settle_float32
 from kbnet_cli.settings import devices_of
 from tests import test_cli
 from tests.pictures import write_picture

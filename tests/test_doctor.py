@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from kbnet_cli import catalogue, doctor, machine
-from kbnet_cli.choosing import Choice, Precision
+from kbnet_cli.choosing import Choice
 from kbnet_cli.errors import WeightsError
 from kbnet_cli.findings import Finding, Look, Probe
 from kbnet_cli.kernels import compiled, devices, running
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.networks import agreement, compiling
 from kbnet_cli.networks.kbnet_l import KBNetL
 from kbnet_cli.networks.kbnet_s import KBNetS

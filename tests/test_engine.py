@@ -14,10 +14,10 @@ from kbnet_cli import checkpoint
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Choice, Engine
-from kbnet_cli.errors import PhotoError
+from kbnet_cli.errors import DeviceError, PhotoError
 from kbnet_cli.hub.library import Library
 from kbnet_cli.kernels import compiled, threads
-from kbnet_cli.networks import kbnet_s
+from kbnet_cli.networks import inference, kbnet_s
 from kbnet_cli.networks.compiling import CompiledBlocks
 from kbnet_cli.networks.folding import FoldedBlockS
 from kbnet_cli.settings import Places
@@ -183,3 +183,23 @@ def test_an_interruption_awaits_what_has_begun() -> None:
         torch.set_num_threads(count)
     # What was begun has ended, and all that waited was left: a thread may have begun at most one more meanwhile.
     assert 1 <= len(ended) <= 2
+
+
+@pytest.mark.parametrize(
+    ("device", "error"),
+    [
+        ("xpu", torch.OutOfMemoryError("XPU out of memory. Tried to allocate 20 MiB")),
+        ("mps", RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)")),
+    ],
+)
+def test_weights_that_do_not_fit_are_an_error_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, error: Exception
+) -> None:
+    def full(*_: object) -> inference.Ready:
+        raise error
+
+    monkeypatch.setattr(inference, "ready", full)
+    with pytest.raises(DeviceError, match=rf"^out of memory on {device} for random$") as failed:
+        Engine(loaded(), Choice(torch.device(device), "fp32", "asked for"))
+    assert "--device cpu" in failed.value.hint
+    assert str(failed.value.__cause__) == str(error)

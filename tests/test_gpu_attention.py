@@ -9,8 +9,9 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from kbnet_cli.kernels import kba, plain
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.gpu import attention, launching
-from kbnet_cli.kernels.gpu.arithmetic import Precision, map_type
+from kbnet_cli.kernels.gpu.arithmetic import map_type
 from kbnet_cli.kernels.gpu.attention import Bases, Shape, filtered
 from tests.triton_compiled import SHARED_LIMITS, Request, all_compiled
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.gpu import convolutions, layers
-from kbnet_cli.kernels.gpu.arithmetic import Precision, map_type
+from kbnet_cli.kernels.gpu.arithmetic import map_type
 from kbnet_cli.kernels.gpu.convolutions import Depthwise, Gates
 from kbnet_cli.kernels.gpu.layers import Grouped
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision, map_type
+from kbnet_cli.kernels.float32 import Precision
+from kbnet_cli.kernels.gpu.arithmetic import dot_precision, map_type
 from kbnet_cli.kernels.gpu.feed_forward import feed_forward, fits
 from kbnet_cli.kernels.gpu.maps import pixel_stride
 from kbnet_cli.kernels.gpu.products import Matrix, Shape, product, shape_for

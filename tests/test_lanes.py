@@ -12,8 +12,9 @@ import torch
 from kbnet_cli import tiles
 from kbnet_cli.catalogue import Facts
 from kbnet_cli.checkpoint import Checkpoint
-from kbnet_cli.engine import Choice, Engine, Precision
+from kbnet_cli.engine import Choice, Engine
 from kbnet_cli.kernels import compiled
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.lanes import MOST, MOST_ON_GPU, lanes, most_lanes
 from kbnet_cli.photo import Photo
 from kbnet_cli.restore import Restoration, restore

@@ -1,6 +1,7 @@
 """Batches on a device: buffers, recordings and memory; on a GPU where there is one, else in this computer's memory."""
 
 import gc
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from kbnet_cli import replaying
 from kbnet_cli.batching import FLIGHTS, Batcher
-from kbnet_cli.replaying import GRAPHS, Cuda, Replaying, Residual
+from kbnet_cli.errors import LostDeviceError
+from kbnet_cli.replaying import RECURS, Cuda, Replaying, Residual
 from tests.networks import random_network
 from tests.watchdog import within
 
@@ -30,8 +33,10 @@ class Host(Cuda):
 
     empty = host
 
-    def sending(self) -> AbstractContextManager[object]:
+    def in_force(self) -> AbstractContextManager[object]:
         return nullcontext()
+
+    sending = in_force
 
     def computing(self, after: object) -> AbstractContextManager[object]:  # noqa: ARG002
         return nullcontext()
@@ -145,13 +150,14 @@ def test_the_first_tile_tells_how_many_there_is_room_for() -> None:
     assert room > 100 if HAS_GPU else room == 5, "half of what is free, by what one took"
 
 
-def test_only_so_many_recordings_are_kept() -> None:
+def test_only_so_many_recordings_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaying, "GRAPHS", 3)
     runner = Replaying(residual(), device())
-    for size in range(16, 16 * (GRAPHS + 3), 16):
-        for turn in range(2):
+    for size in range(16, 16 * 7, 16):
+        for turn in range(RECURS + 1):
             tiles = batch(1, size, seed=turn)
             check(runner.launch(list(tiles))()[0], tiles)
-    assert len(runner._graphs) == GRAPHS
+    assert [shape[1] for shape in runner._graphs] == [64, 80, 96]
 
 
 @pytest.mark.skipif(HAS_GPU, reason="it takes a device that fails at will")
@@ -174,20 +180,67 @@ def test_a_memory_that_is_full_while_recording_is_no_reason_to_give_recording_up
     host.fails = RuntimeError("invalid capture")
     host.fails.__context__ = torch.OutOfMemoryError("full")
     runner = Replaying(residual(), host)
-    runner.launch(list(batch(1)))()
+    for _ in range(RECURS):
+        runner.launch(list(batch(1)))()
     with pytest.raises(torch.OutOfMemoryError):
         runner.launch(list(batch(1)))
     host.fails = None
     runner.release()
-    for turn in range(3):
+    for turn in range(RECURS + 1):
         check(runner.launch(list(batch(1, seed=turn)))()[0], batch(1, seed=turn))
     assert host.recorded == 2
     assert "16×16" in str(runner.full((16, 16, 3)))
 
 
 @pytest.mark.skipif(HAS_GPU, reason="it takes a device that fails at will")
+def test_nothing_is_recorded_where_others_have_taken_the_memory() -> None:
+    host = Host()
+    runner = Replaying(residual(), host)
+    runner.launch(list(batch(1)))()
+    host.free = 1
+    for _ in range(RECURS + 1):
+        runner.launch(list(batch(1)))()
+    assert host.recorded == 0
+    host.free = 10_000
+    runner.launch(list(batch(1)))()
+    assert host.recorded == 1
+
+
+@pytest.mark.skipif(HAS_GPU, reason="it takes a device that fails at will")
+def test_a_device_that_has_stopped_working_is_told_from_an_error_of_a_tile() -> None:
+    host = Host()
+    runner = Replaying(residual(), host)
+    with pytest.raises(RuntimeError, match="size") as usual:
+        runner.launch([np.zeros((16, 16, 5), np.float32)])
+    assert not isinstance(usual.value, LostDeviceError)
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might …")
+
+    begun = runner.launch(list(batch(1)))
+    host.wait = lost  # type: ignore[assignment,method-assign]
+    says = "^host has stopped working: CUDA error: an illegal memory access was encountered$"
+    with pytest.raises(LostDeviceError, match=says):
+        begun()
+    host.settle = lost  # type: ignore[method-assign]
+    with pytest.raises(LostDeviceError, match=says):
+        runner.launch([np.zeros((16, 16, 5), np.float32)])
+    batcher = Batcher(runner)
+    with pytest.raises(LostDeviceError, match=says):
+        within(lambda: batcher.answer(batch(1)))
+    batcher.close()
+
+
+@pytest.mark.skipif(HAS_GPU, reason="it takes a device that fails at will")
 @pytest.mark.parametrize(
-    "says", ["CUDA error: out of memory", "Triton Error [CUDA]: out of memory", "CUDNN_STATUS_ALLOC_FAILED"]
+    "says",
+    [
+        "CUDA error: out of memory",
+        "Triton Error [CUDA]: out of memory",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+    ],
 )
 def test_a_full_memory_is_known_by_its_words_too(says: str) -> None:
     host = Host()
@@ -197,7 +250,7 @@ def test_a_full_memory_is_known_by_its_words_too(says: str) -> None:
         raise RuntimeError(says)
 
     host.host = full  # type: ignore[method-assign]
-    with pytest.raises(torch.OutOfMemoryError, match=r"ALLOC_FAILED|out of memory"):
+    with pytest.raises(torch.OutOfMemoryError, match=re.escape(says)):
         runner.launch(list(batch(1)))
     del host.host
     check(runner.launch(list(batch(1)))()[0], batch(1))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kbnet_cli import engine
+from kbnet_cli.networks import inference
 from tests import test_cli
 from tests.fragile import FOR_OTHER_PROCESSES, NOTE, make_fragile, write_spoiled
 from tests.test_cli import Call
@@ -19,7 +20,7 @@ UPPER_RIGHT, LOWER_LEFT = (0, -1), (-1, 0)
 @pytest.fixture
 def _fragile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let networks fail in bfloat16 at white pixels, here and in other processes."""
-    monkeypatch.setattr(engine, "_ready", engine._ready)  # so that it is put back
+    monkeypatch.setattr(inference, "ready", inference.ready)  # so that it is put back
     monkeypatch.setattr(engine.Engine, "notes", engine.Engine.notes)
     make_fragile()
     (tmp_path / "start").mkdir()

@@ -157,6 +157,28 @@ def test_what_a_process_said_before_its_end_is_kept(
     assert "Traceback" in str(failed.value.__cause__)
 
 
+LOST = """
+from kbnet_cli import engine
+from kbnet_cli.errors import LostDeviceError
+
+def residual(*_):
+    raise LostDeviceError("cuda:7 has stopped working: CUDA error")
+
+engine.Engine.residual = residual
+"""
+
+
+def test_a_process_whose_device_is_lost_ends(
+    pair: Workers, random_weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LOST)
+    monkeypatch.syspath_prepend(tmp_path)
+    lost = r"^a tile was given to 2 processes.*ended with exit code 1 \(.*LostDeviceError: cuda:7 has stopped working"
+    with pytest.raises(DeviceError, match=lost):
+        remote(random_weights, pair).residual(tiles(1)[0])
+    until(lambda: not worker_ids())
+
+
 def test_errors_of_a_process_arrive_as_they_are(pair: Workers, random_weights: Path, tmp_path: Path) -> None:
     network = random_network()
     network.ending.weight.mul_(1e38)

@@ -11,8 +11,9 @@ from benchmarks.gpu.calls import BYTES, OPERATIONS, attention_operations
 from benchmarks.gpu.report import Item, Told
 from benchmarks.gpu.scale import Scale
 from kbnet_cli.kernels import plain
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.gpu import attention
-from kbnet_cli.kernels.gpu.arithmetic import Precision, map_type
+from kbnet_cli.kernels.gpu.arithmetic import map_type
 
 BASES, GROUP_SIZE = 32, 4
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -22,6 +22,10 @@ NVIDIA_SIGNS = (
 """One of these is there where programs can reach an NVIDIA GPU: on Linux, on Linux in Windows, on Windows. The driver's
 files in /proc are no sign: containers see them without the GPU."""
 
+FULL = ("out of memory", "ALLOC_FAILED", "STATUS_NOT_INITIALIZED", "unable to find an engine")
+"""What errors of a full memory say, cuBLAS's and cuDNN's last: without memory they do not start, or try one way after
+the other in vain."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -88,7 +92,7 @@ def _xpu() -> Kind:
     except AssertionError:
         return Kind("xpu", False, _without("XPU"), built=False, hint=_other_torch("XPU"))
     except RuntimeError as error:
-        return Kind("xpu", False, _first_line(error), hint="install Intel's driver for the GPU")
+        return Kind("xpu", False, first_line(error), hint="install Intel's driver for the GPU")
     if not torch.xpu.is_available():
         return Kind("xpu", False, "no GPU that torch can use", hint="install Intel's driver for the GPU")
     names = [torch.xpu.get_device_name(number) for number in range(torch.xpu.device_count())]
@@ -126,7 +130,7 @@ def fault(device: torch.device) -> str | None:
     try:
         right = float((torch.ones(2, device=device) + 1).sum()) == 4
     except (RuntimeError, AssertionError) as error:
-        return _explained(_first_line(error), device)
+        return _explained(first_line(error), device)
     return None if right else "it computes something else"
 
 
@@ -135,6 +139,25 @@ def _explained(reason: str, device: torch.device) -> str:
     if "no kernel image" not in reason:
         return reason
     return f"torch {torch.__version__} is not built for {described(device)}"
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether an error is of a device's full memory, or comes from one.
+
+    Only torch's own memory has an error of its own. Pinned memory, graphs, cuDNN, cuBLAS, Triton and MPS tell in words.
+    """
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip()
 
 
 def described(device: torch.device) -> str:
@@ -166,12 +189,8 @@ def _reason(start: Callable[[], None]) -> str | None:
     try:
         start()
     except (RuntimeError, AssertionError) as error:
-        return _first_line(error)
+        return first_line(error)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip()
 
 
 def _numbered(names: list[str]) -> str:

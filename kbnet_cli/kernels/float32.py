@@ -1,11 +1,14 @@
-"""How exactly torch itself multiplies numbers of float32 on NVIDIA's GPUs."""
+"""Precisions, and how exactly torch itself multiplies numbers of float32 on NVIDIA's GPUs in each."""
 
 import warnings
+from typing import Literal
 
 import torch
 
+Precision = Literal["fp32", "tf32", "bf16"]
 
-def settle_float32(precision: str) -> None:
+
+def settle_float32(precision: Precision) -> None:
     """Let torch round the factors of float32 products to 10 bits (TF32) in tf32, and in no other precision.
 
     It holds for the whole process, for products of matrices and for cuDNN's convolutions, of which torch by itself

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from kbnet_cli.kernels import compiled, plain
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.gpu import launching
 
 PRODUCTS: ContextVar[str] = ContextVar("PRODUCTS", default="fp32")
@@ -76,7 +77,7 @@ def _in_triton(features: Tensor, attention: Tensor, weight: Tensor, bias: Tensor
     allowed = torch.backends.cuda.matmul.allow_tf32
     bases = Bases.packed(weight, bias, group_size=group_size, dtype=features.dtype)
     maps = [tensor.movedim(1, -1).contiguous() for tensor in (features, attention)]
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Precision
     precision = "bf16" if features.dtype == torch.bfloat16 else "tf32" if allowed else "fp32"
     with current(features.device):
         return filtered(maps[0], maps[1], bases, precision=precision).movedim(-1, 1).contiguous()

@@ -3,12 +3,12 @@
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kbnet_cli.kernels import compiled, plain
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.gpu import launching
 
 PLAIN = "plain torch (this installation has no compiled form)"
@@ -82,7 +82,7 @@ def disagreement() -> float:
     return worst
 
 
-def gpu_disagreement(device: torch.device, precision: Literal["fp32", "tf32", "bf16"]) -> float:
+def gpu_disagreement(device: torch.device, precision: Precision) -> float:
     """Return the same for the kernel in Triton, on a device where `launching.available`, and in a precision."""
     from kbnet_cli.kernels.gpu import arithmetic, attention
 

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.gpu import blocks, resampling
-from kbnet_cli.kernels.gpu.arithmetic import Precision, map_type
+from kbnet_cli.kernels.gpu.arithmetic import map_type
 from kbnet_cli.networks import kbnet_l, kbnet_s
 from kbnet_cli.networks.folding import (
     Network,

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name all of torch's users kn
 from torch import Tensor
 
 from kbnet_cli.errors import OutputError
-from kbnet_cli.kernels.float32 import settle_float32
+from kbnet_cli.kernels.float32 import Precision, settle_float32
 from kbnet_cli.kernels.kba import products
 from kbnet_cli.stopping import EXIT_CODES
 from kbnet_cli.training.feeder import Batch, Feeder, batches
@@ -67,7 +67,7 @@ class Machine:
     """What a training runs on."""
 
     device: str = "cpu"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     """fp32, tf32 or bf16: multiplications in bfloat16, weights and optimiser in float32. On a CPU those of the kernel
     basis attention alone, and only with tiles for it (AMX): small patches gain nothing from the rest."""
 

@@ -2,13 +2,13 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, no_type_check
+from typing import no_type_check
 
 import torch
 import triton
 import triton.language as tl
 
-Precision = Literal["fp32", "tf32", "bf16"]
+from kbnet_cli.kernels.float32 import Precision
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 """Whether kernels run on the CPU, a numpy operation at a time, as tests want it."""

@@ -20,7 +20,8 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision, map_type, product
+from kbnet_cli.kernels.float32 import Precision
+from kbnet_cli.kernels.gpu.arithmetic import dot_precision, map_type, product
 from kbnet_cli.kernels.gpu.maps import pixel_stride
 
 GROUP_SIZES = (1, 2, 4, 8)

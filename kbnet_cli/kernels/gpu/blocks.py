@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.folded import ChannelAttentionWeights, FeedForwardWeights, FusionWeights
 from kbnet_cli.kernels.gpu import attention, convolutions, feed_forward, layers, products
-from kbnet_cli.kernels.gpu.arithmetic import Precision, map_type
+from kbnet_cli.kernels.gpu.arithmetic import map_type
 
 Weights = TypeVar("Weights", FusionWeights, FeedForwardWeights, ChannelAttentionWeights)
 Maps = Float[Tensor, "b h w c"]

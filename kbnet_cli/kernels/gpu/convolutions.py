@@ -14,7 +14,8 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision, product
+from kbnet_cli.kernels.float32 import Precision
+from kbnet_cli.kernels.gpu.arithmetic import dot_precision, product
 from kbnet_cli.kernels.gpu.maps import pixel_stride
 
 PROGRAMS = 1056

@@ -7,7 +7,8 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from kbnet_cli.kernels.gpu.arithmetic import Precision, dot_precision
+from kbnet_cli.kernels.float32 import Precision
+from kbnet_cli.kernels.gpu.arithmetic import dot_precision
 from kbnet_cli.kernels.gpu.arithmetic import product as dot
 from kbnet_cli.kernels.gpu.maps import pixel_stride
 from kbnet_cli.kernels.gpu.products import EPSILON, Matrix, Shape, parts, power_of_two

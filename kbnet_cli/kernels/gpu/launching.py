@@ -5,6 +5,8 @@ from functools import cache
 
 import torch
 
+from kbnet_cli.kernels import devices
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 """It comes with torch's builds for CUDA and ROCm on Linux; builds for the CPU can have it beside them, for tests."""
 
@@ -22,16 +24,21 @@ def reason_against(device: torch.device) -> str | None:
         return "the kernels are cut for NVIDIA's GPUs"  # AMD's have less shared memory than most of them take
     if not HAS_TRITON:
         return "Triton is not installed"
-    return _fault(device.index if device.index is not None else torch.cuda.current_device())
+    try:
+        return _fault(device.index if device.index is not None else torch.cuda.current_device())
+    except Exception as error:  # a full memory, which may not be so another time
+        return devices.first_line(error)
 
 
 @cache
 def _fault(index: int) -> str | None:
     """Try the smallest kernel once: Triton needs a C compiler, and a GPU that it knows."""
-    from kbnet_cli.kernels.gpu import arithmetic
-
     try:
+        from kbnet_cli.kernels.gpu import arithmetic
+
         arithmetic.attempt(torch.device("cuda", index))
     except Exception as error:  # whatever Triton, the compiler or the driver says
+        if devices.is_full(error):
+            raise
         return (str(error).strip().splitlines() or [type(error).__name__])[-1][:160]
     return None

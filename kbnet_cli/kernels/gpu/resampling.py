@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from kbnet_cli.kernels.gpu.arithmetic import Precision
+from kbnet_cli.kernels.float32 import Precision
 from kbnet_cli.kernels.gpu.products import Matrix, Places, Shape, product
 
 
