@@ -17,14 +17,16 @@ from kbnet_cli.hub.transfer import Announce
 from kbnet_cli.kernels import running
 from kbnet_cli.lanes import lanes, most_lanes
 from kbnet_cli.machine import PeakMemory, processor
+from kbnet_cli.replaying import RECURS
 from kbnet_cli.restore import channel_groups
 from kbnet_cli.settings import Places
 
 PHOTO = (4000, 6000)
 """The size of the photo whose time is estimated: 24 megapixels."""
-AT_ONCE_ROUNDS = 2
-DROPPED, DROPPED_ON_GPU = 1, 2
-"""Rounds that do not count. On a GPU a batch of a size is set up when it comes first, recorded when it comes again."""
+AT_ONCE_ROUNDS, AT_ONCE_ROUNDS_ON_GPU = 2, 8
+"""So often as many tiles as are answered at once. On a GPU the last of them go in smaller batches."""
+DROPPED, DROPPED_ON_GPU = 1, RECURS + 1
+"""Rounds that do not count. On a GPU a batch of a size is set up when it comes first, and later recorded."""
 SMALL = 64
 """A first picture of this size pays for what loading does not: pages of libraries, threads."""
 
@@ -98,7 +100,7 @@ def measure(
 ) -> Measurement:
     """Send a synthetic tile through a network for so many rounds; last, several at once.
 
-    Of both the first do not count: one, or on a GPU two. `progress` is told (tiles done, tiles in all).
+    Of both the first do not count: one, or on a GPU some more. `progress` is told (tiles done, tiles in all).
 
     Raises:
         UsageError: the network has no tiles of that size.
@@ -112,7 +114,8 @@ def measure(
     engine.residual(synthetic_tile(min(size, multiple * -(-SMALL // multiple)), engine.image_channels))
     tile = synthetic_tile(size, engine.image_channels)
     peak = watch_memory(engine)
-    dropped = DROPPED_ON_GPU if engine.choice.device.type == "cuda" else DROPPED
+    on_cuda = engine.choice.device.type == "cuda"
+    dropped, at_once = (DROPPED_ON_GPU, AT_ONCE_ROUNDS_ON_GPU) if on_cuda else (DROPPED, AT_ONCE_ROUNDS)
     seconds = []
     for turn in range(dropped + rounds):
         started = time.perf_counter()
@@ -127,8 +130,8 @@ def measure(
         for _ in range(dropped):
             list(own.pool.map(engine.residual, [tile] * count))
         started = time.perf_counter()
-        list(own.pool.map(engine.residual, [tile] * (AT_ONCE_ROUNDS * count)))
-        speed = AT_ONCE_ROUNDS * count * size**2 / (time.perf_counter() - started)
+        list(own.pool.map(engine.residual, [tile] * (at_once * count)))
+        speed = at_once * count * size**2 / (time.perf_counter() - started)
     return Measurement(
         weights=loaded.name,
         architecture=loaded.architecture,

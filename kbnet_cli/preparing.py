@@ -106,6 +106,8 @@ def _tell_choice(weights: str, choice: Choice, settings: Restoration, voice: Voi
             f"{weights} on {choice.name} in {choice.precision}, "
             f"tiles of {settings.tile} overlapping by {settings.overlap}"
         )
+        if running.compiles_first(choice.device):
+            console.note(f"the kernels for {choice.device} are compiled first, once: a minute or two")
     if voice.verbose:
         console.note(f"device: {choice.name} ({choice.reason})")
         if choice.precision_reason:

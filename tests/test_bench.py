@@ -89,8 +89,8 @@ def test_on_cuda_what_sets_a_batch_up_and_records_it_does_not_count(monkeypatch:
     monkeypatch.setattr(engine, "residual", lambda tile: calls.append(tile.shape[1]))
     steps: list[tuple[int, int]] = []
     found = measure(engine, size=128, rounds=3, progress=lambda done, total: steps.append((done, total)))
-    assert (len(found.seconds), steps[-1]) == (3, (5, 5))
-    before, timed = bench.DROPPED_ON_GPU, bench.AT_ONCE_ROUNDS
+    assert (len(found.seconds), steps[-1]) == (3, (bench.DROPPED_ON_GPU + 3,) * 2)
+    before, timed = bench.DROPPED_ON_GPU, bench.AT_ONCE_ROUNDS_ON_GPU
     assert calls.count(128) == before + 3 + (before + timed) * found.tiles_at_once
 
 

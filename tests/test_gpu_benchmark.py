@@ -14,6 +14,7 @@ import torch
 from benchmarks.gpu import absent, children, published, references, report, run, scale, shapes
 from benchmarks.gpu.calls import recorded
 from benchmarks.gpu.parts import PARTS
+from benchmarks.gpu.photos import ROUNDS
 from benchmarks.gpu.report import Report, Target, Told
 from kbnet_cli.kernels import plain
 from kbnet_cli.networks.accelerating import accelerated
@@ -33,7 +34,7 @@ def test_a_rehearsal_keeps_what_it_finds(tmp_path: Path) -> None:
     shown = rehearse(tmp_path, "machine", "photos")
     facts = json.loads((tmp_path / "gpu.json").read_text())
     assert list(facts["parts"]) == ["machine", "photos"]
-    assert [row["precision"] for row in facts["parts"]["photos"]["rows"]] == ["fp32", "fp32"]
+    assert [row["precision"] for row in facts["parts"]["photos"]["rows"]] == ["fp32"] * ROUNDS
     assert all(row["MP/s of the photo"] > 0 for row in facts["parts"]["photos"]["rows"])
     assert facts["parts"]["photos"]["notes"] == []
     assert shown.endswith((tmp_path / "gpu.md").read_text() + "\n")

@@ -299,7 +299,7 @@ def request(form: Form, capability: int) -> Request:
     return Request(
         module="kbnet_cli.kernels.gpu.products",
         kernel="multiply",
-        signature={"maps": kind, "weight": kind, "answer": kind, "rows": "i32:16", "width": "i32:16", **given},
+        signature={"maps": kind, "weight": kind, "answer": kind, "rows": "i32", "width": "i32", **given},
         constants={
             **dict.fromkeys(pointers.keys() - given.keys()),
             "K": form.channels,
@@ -328,7 +328,7 @@ def feed_forward_request(precision: Precision, capability: int) -> Request:
     return Request(
         module="kbnet_cli.kernels.gpu.feed_forward",
         kernel="widen_and_narrow",
-        signature={**dict.fromkeys(("maps", "wide", "narrow", "answer"), kind), **biases, "rows": "i32:16"},
+        signature={**dict.fromkeys(("maps", "wide", "narrow", "answer"), kind), **biases, "rows": "i32"},
         constants={**sizes, "PRECISION": dot_precision(precision)},
         capability=capability,
         warps=4,

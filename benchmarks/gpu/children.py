@@ -35,7 +35,10 @@ def work(names: Sequence[str], first: int, step: int) -> int:
                 _say(as_line(name, number, Told(notes=(f"**{item.name}: {reason(error)}**",))))
                 if not _well():
                     return BROKEN
-            _tidy()
+            try:
+                _tidy()
+            except RuntimeError:  # after a recording that went wrong memory cannot be tidied any more
+                return BROKEN
     return 0
 
 

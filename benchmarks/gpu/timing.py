@@ -96,6 +96,7 @@ def peak_bytes(network: Callable[[Tensor], Tensor], pictures: Callable[[], Tenso
     if not torch.cuda.is_available():
         network(pictures())
         return None
+    network(pictures())  # libraries take what they keep for good: tens of megabytes
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()

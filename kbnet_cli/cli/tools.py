@@ -1,5 +1,6 @@
 """The commands that look at this machine: bench, doctor."""
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -39,7 +40,7 @@ def bench(
             places=settings.places,
             announce=announce,
         )
-    with progress.stepping(quiet=json, unit="rounds") as begin:
+    with contextlib.closing(engine), progress.stepping(quiet=json, unit="rounds") as begin:
         found = measure(engine, size=size, rounds=rounds, progress=begin(f"{size}×{size}"))
     if json:
         typer.echo(found.as_json())

@@ -50,6 +50,11 @@ def reason_against_triton(device: torch.device) -> str | None:
     return launching.reason_against(device)
 
 
+def compiles_first(device: torch.device) -> bool:
+    """Say whether a device's kernels are yet to be compiled: the first photo then waits a minute or two."""
+    return launching.compiles_first(device)
+
+
 def triton_version() -> str:
     """Return the version of Triton, where it is installed."""
     return str(importlib.import_module("triton").__version__)

@@ -251,7 +251,7 @@ def _place(
     return sums
 
 
-@triton.jit(do_not_specialize=["pictures"])  # by the batch: one compilation for all
+@triton.jit(do_not_specialize=["pictures", "height", "width"])  # one compilation for all pictures
 @no_type_check
 def _filtered(
     features,

@@ -1,5 +1,6 @@
 """Folded blocks on a GPU: a few kernels each, one picture's pixels after the other, a pixel's channels together."""
 
+import math
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ Maps = Float[Tensor, "b h w c"]
 
 NARROW = 128
 """Channels up to which a norm costs less where it is needed than a pass of its own over the memory."""
+
+PARTS = 1 << 18
+"""Numbers that a picture's products of channels may be, over all parts of its pixels: a megabyte in float32."""
 
 
 def moved(weights: Weights, device: torch.device) -> Weights:
@@ -122,22 +126,39 @@ class ChannelAttention:
 
     def __call__(self, maps: Maps) -> Maps:
         """Return the answer for contiguous maps."""
-        batch, height, width, channels = maps.shape
+        batch, _, _, channels = maps.shape
         heads, head = self.heads, channels // self.heads
         normal, _ = layers.normalised(maps, *self.norm, dtype=self.dtype)
         qkv = convolutions.depthwise(products.product(normal, self.qkv, precision=self.precision), self.depthwise)
         del normal
-        both = qkv[..., : 2 * channels].reshape(batch, height * width, 2, heads, head)
-        query, key = both.permute(2, 0, 3, 4, 1)
+        query, key = qkv[..., :channels].flatten(1, 2), qkv[..., channels : 2 * channels].flatten(1, 2)
         # Dividing the sums by the vectors' lengths is the same as normalising the vectors, without touching each pixel.
-        lengths = torch.linalg.vector_norm(both, dim=1, dtype=torch.float32).clamp_min(1e-12)
-        likeness = (query @ key.transpose(-2, -1)).float() / (lengths[:, 0, :, :, None] * lengths[:, 1, :, None, :])
+        lengths = [
+            torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).clamp_min(1e-12).view(batch, heads, head)
+            for vectors in (query, key)
+        ]
+        likeness = _products_of_heads(query, key, heads) / (lengths[0][..., None] * lengths[1][..., None, :])
         mixture = (likeness * self.temperature[:, None, None]).softmax(dim=-1)
         # The projection takes the mixture in: one product a pixel instead of two.
         weight = self.project_weight.view(channels, heads, head)
         project = torch.einsum("ohi,bhij->bohj", weight, mixture).reshape(batch, channels, channels)
         matrix = products.Matrix.packed(project, self.project_bias, dtype=self.dtype)
         return products.product(qkv[..., 2 * channels :], matrix, precision=self.precision, adds=maps)
+
+
+def _products_of_heads(
+    query: Float[Tensor, "b pixels c"], key: Float[Tensor, "b pixels c"], heads: int
+) -> Float[Tensor, "b heads d d"]:
+    """Return the products of each head's channels over all pixels.
+
+    All channels are multiplied with all, for each part of the pixels: taking heads apart would copy the maps, and one
+    sum over a quarter of a million pixels is work for a few of a GPU's processors only.
+    """
+    batch, pixels, channels = query.shape
+    parts = math.gcd(pixels, 1 << max(0, (PARTS // channels**2).bit_length() - 1))
+    rows, columns = (one.reshape(batch * parts, pixels // parts, channels) for one in (query, key))
+    sums = (rows.transpose(1, 2) @ columns).float().view(batch, parts, heads, channels // heads, heads, -1).sum(1)
+    return sums.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
 class BlockS:

@@ -86,7 +86,7 @@ def _curved(total, channels, GELU_FROM: tl.constexpr):  # noqa: N803
     return tl.where((channels >= GELU_FROM)[None, :], curved, total)
 
 
-@triton.jit(do_not_specialize=["strips", "rows"])  # by the batch: one compilation for all
+@triton.jit(do_not_specialize=["height", "width", "strips", "across", "rows"])  # one compilation for all pictures
 @no_type_check
 def convolve_depthwise(
     maps,
@@ -204,7 +204,7 @@ def _gated(total, COLUMNS: tl.constexpr, PAIRS: tl.constexpr, GROUP_BLOCK: tl.co
     return tl.reduce(tl.sum(gates, axis=3), 1, _multiply)
 
 
-@triton.jit(do_not_specialize=["strips", "rows"])  # by the batch: one compilation for all
+@triton.jit(do_not_specialize=["height", "width", "strips", "across", "rows"])  # one compilation for all pictures
 @no_type_check
 def find_coefficients(
     maps,

@@ -66,7 +66,7 @@ def feed_forward(
     return answer
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])  # one compilation for all pictures
 @no_type_check
 def widen_and_narrow(
     maps,

@@ -1,7 +1,9 @@
 """Whether Triton's kernels can run on a device."""
 
 import importlib.util
+import os
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -9,6 +11,9 @@ from kbnet_cli.kernels import devices
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 """It comes with torch's builds for CUDA and ROCm on Linux; builds for the CPU can have it beside them, for tests."""
+
+FEW = 8
+"""Kernels that Triton may have compiled before kbnet's: looking whether it works compiles one."""
 
 
 def available(device: torch.device) -> bool:
@@ -28,6 +33,15 @@ def reason_against(device: torch.device) -> str | None:
         return _fault(device.index if device.index is not None else torch.cuda.current_device())
     except Exception as error:  # a full memory, which may not be so another time
         return devices.first_line(error)
+
+
+def compiles_first(device: torch.device) -> bool:
+    """Say whether the kernels are yet to be compiled, which takes a minute or two: by what Triton has kept so far."""
+    if device.type != "cuda" or torch.version.hip is not None or not HAS_TRITON:
+        return False
+    home = Path(os.environ.get("TRITON_HOME") or Path.home())
+    kept = Path(os.environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache")
+    return not kept.is_dir() or len(list(kept.iterdir())) < FEW
 
 
 @cache

@@ -20,7 +20,7 @@ PROGRAMS = 128
 """How many programs sum up one picture, at least, before one of them takes several blocks of pixels."""
 
 
-@triton.jit(do_not_specialize=["rounds"])  # by the batch: one compilation for all
+@triton.jit(do_not_specialize=["pixels", "rounds"])  # one compilation for all pictures
 @no_type_check
 def normalise(
     maps,
@@ -95,7 +95,7 @@ def normalised(
     return answer, sums.sum(dim=1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "across"])  # one compilation for all pictures
 @no_type_check
 def convolve_grouped(
     maps,

@@ -78,7 +78,7 @@ class Places:
     """4: a row writes the four pixels of a square; the matrix has the rows of one after the other."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "width"])  # one compilation for all pictures
 @no_type_check
 def multiply(
     maps,
