@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -295,12 +296,17 @@ def stepping(*, quiet: bool, unit: str) -> Iterator[Callable[[str], Advance]]:
         yield begin
 
 
+def waiting(text: str, *, quiet: bool) -> contextlib.AbstractContextManager[object]:
+    """Show on a terminal, while the block runs, what the program is at before there is anything to count."""
+    return contextlib.nullcontext() if quiet or not on_terminal() else _live(Spinner("dots", text))
+
+
 def on_terminal() -> bool:
     """Tell whether stderr is a terminal that a line can be taken back from."""
     return sys.stderr.isatty() and not console.stderr.is_dumb_terminal
 
 
-def _live(display: Display) -> Live:
+def _live(display: RenderableType) -> Live:
     # Standard output is data's; it is not led through the terminal of stderr.
     return Live(display, console=console.stderr, transient=True, redirect_stdout=False)
 

@@ -21,7 +21,7 @@ from kbnet_cli.outlook import Stopped, Totals
 from kbnet_cli.pacing import Means, lane_count, pace_for
 from kbnet_cli.photo import Photo
 from kbnet_cli.preparing import Voice, Wishes, networks_for
-from kbnet_cli.progress import Reporter, reporting
+from kbnet_cli.progress import Reporter, reporting, waiting
 from kbnet_cli.restore import restore
 from kbnet_cli.selection import Selection
 from kbnet_cli.stopping import Ended, heeding
@@ -40,7 +40,8 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, means: Means, *, dry_r
     """
     if order.output == batch.STANDARD and sys.stdout.isatty():
         raise UsageError("a picture would be written to the terminal", hint="pipe it: -o - | other-program")
-    listed = None if order.stream or order.watch else batch.jobs(order)
+    with waiting("looking for photos", quiet=voice.quiet or voice.json):
+        listed = None if order.stream or order.watch else batch.jobs(order)
     if listed is not None and not listed:
         raise UsageError("no photos found", hint="check the folder; names and first bytes both show no picture")
     networks = networks_for(wishes, voice)

@@ -217,6 +217,21 @@ def test_other_steps_have_a_bar_with_their_own_unit(monkeypatch: pytest.MonkeyPa
     assert "MP/s" not in terminal.getvalue()
 
 
+def test_what_takes_long_before_the_first_photo_is_told_and_taken_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.waiting("looking for photos", quiet=False):
+        pass
+    assert capsys.readouterr().err == "", "a log need not know"
+    terminal = Terminal().switched_on(monkeypatch)
+    with progress.waiting("looking for photos", quiet=True):
+        pass
+    assert terminal.getvalue() == ""
+    with progress.waiting("looking for photos", quiet=False):
+        assert "looking for photos" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K")
+
+
 def failures(*many: tuple[int, str]) -> Failures:
     found = Failures()
     for count, reason in many:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 from kbnet_cli.batch.order import Order
@@ -21,12 +21,11 @@ def without_own(order: Order, found: Sequence[Source]) -> list[Source]:
     Raises:
         UsageError: nothing is left.
     """
-    journals = _Known(order)
-    given = {_text(source.path) for source in found}
+    journals = _Known(order, found)
     kept = [
         source
         for source in found
-        if not (source.found or source.listed) or source.error is not None or not journals.made(source.path, given)
+        if not (source.found or source.listed) or source.error is not None or not journals.made(source.path)
     ]
     if found and not kept:
         raise UsageError(
@@ -37,13 +36,20 @@ def without_own(order: Order, found: Sequence[Source]) -> list[Source]:
 
 
 class _Known:
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, found: Sequence[Source]) -> None:
         self._done = order.done
+        self._found = found
         self._beside = order.output is None
         self._root = order.output.resolve() if order.output is not None and order.into_folder else None
         self._open: dict[Path, Journal | None] = {}
+        self._journals: dict[str, Journal | None] = {}
+        """By the folder of a file, as it is written."""
 
-    def made(self, path: Path, given: set[str]) -> bool:
+    @cached_property
+    def _given(self) -> set[str]:
+        return {_text(source.path) for source in self._found}
+
+    def made(self, path: Path) -> bool:
         """Tell whether a file is such an output, of one of the inputs that are given in any case."""
         journal = self._journal_of(path)
         if journal is None:
@@ -53,7 +59,7 @@ class _Known:
             if last is None:
                 return False
             # Also if somebody has edited it: it stands where that input's output goes.
-            if _text(last.source) in given:
+            if _text(last.source) in self._given:
                 return True
             there = journal.present(path)
             # What is done is told by the verb's name and more: denoise, denoised.
@@ -61,7 +67,12 @@ class _Known:
         return False
 
     def _journal_of(self, path: Path) -> Journal | None:
-        folder = _real_folder(path.parent.absolute())
+        written = os.path.dirname(path)  # noqa: PTH120, fast
+        if written not in self._journals:
+            self._journals[written] = self._journal_in(Path(written).resolve())
+        return self._journals[written]
+
+    def _journal_in(self, folder: Path) -> Journal | None:
         if not self._beside:
             if self._root is None or not folder.is_relative_to(self._root):
                 return None
@@ -73,8 +84,3 @@ class _Known:
 
 def _text(path: Path) -> str:
     return os.path.normpath(path.absolute())
-
-
-@lru_cache(maxsize=1024)
-def _real_folder(folder: Path) -> Path:
-    return folder.resolve()

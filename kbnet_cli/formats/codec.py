@@ -119,10 +119,12 @@ def kind_of(data: bytes) -> str:
     return name
 
 
+_FORMAT_OF_EXTENSION = {extension: format.name for format in reversed(FORMATS) for extension in format.extensions}
+
+
 def format_of_name(path: str) -> str | None:
     """Name the format that a file's extension stands for, or None."""
-    extension = PurePath(path).suffix.lower().removeprefix(".")
-    return next((format.name for format in FORMATS if extension in format.extensions), None)
+    return _FORMAT_OF_EXTENSION.get(PurePath(path).suffix.lower().removeprefix("."))
 
 
 def format_named(name: str) -> Format:
