@@ -56,6 +56,8 @@ class Measurement:
     """With so many tiles at once."""
     photo_seconds: float
     """What a photo of 24 megapixels would take in the network."""
+    notes: tuple[str, ...]
+    """What costs time here."""
 
     @property
     def median_seconds(self) -> float:
@@ -139,7 +141,7 @@ def measure(
         precision=choice.precision,
         processor=processor(),
         threads=kernels.threads,
-        kernels=kernels.on(choice.device, choice.precision),
+        kernels=engine.kernels,
         torch=running.torch_build(),
         size=size,
         seconds=tuple(seconds[dropped:]),
@@ -148,6 +150,7 @@ def measure(
         tiles_at_once=count,
         at_once_megapixels_a_second=speed / 1e6,
         photo_seconds=_pixels_of_photo(engine) / speed,
+        notes=engine.notes,
     )
 
 

@@ -169,6 +169,8 @@ def measurement(found: "Measurement") -> None:
         "at once": f"{found.at_once_megapixels_a_second:.3g} MP/s, {at_once}",
         "24 MP photo": f"about {duration(found.photo_seconds)}, in the weights' own tiles of {found.tile}",
     }
+    for text in found.notes:
+        warning(text)
     table = _table()
     for name, value in rows.items():
         table.add_row(Text(name), Text(one_line(value)))

@@ -15,7 +15,7 @@ from kbnet_cli.batching import Batcher
 from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.choosing import Choice, choose
 from kbnet_cli.errors import DeviceError, KBNetError, PhotoError
-from kbnet_cli.kernels import compiled
+from kbnet_cli.kernels import compiled, running
 from kbnet_cli.kernels.devices import first_line, is_full
 from kbnet_cli.networks import compiling, inference
 from kbnet_cli.replaying import RECORDING, Cuda, Replaying, Residual
@@ -60,6 +60,14 @@ class Engine:
     def size_multiple(self) -> int:
         """What a tile's height and width must be multiples of."""
         return self.network.size_multiple
+
+    @property
+    def kernels(self) -> str:
+        """What it runs on, in a line."""
+        device, precision = self.choice.device, self.choice.precision
+        if self._against_triton is not None:
+            return f"plain torch on {device}, {precision} ({self._against_triton})"
+        return running.running().on(device, precision)
 
     @property
     def notes(self) -> tuple[str, ...]:

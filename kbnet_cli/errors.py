@@ -72,6 +72,7 @@ class DeviceError(KBNetError):
 class LostDeviceError(DeviceError):
     """Say that a device has stopped working: nothing more can be asked of it in this process."""
 
+    code = "lost_device"
     usual_hint = "run again, with --resume for a folder; if it comes again: --device cpu, and see what nvidia-smi says"
 
 

@@ -8,12 +8,13 @@ import numpy as np
 from kbnet_cli import tiles
 from kbnet_cli.formats.extent import Extent
 from kbnet_cli.machine import peak_of_all_time
+from kbnet_cli.replaying import RECURS
 from kbnet_cli.restore import Network, Restoration, channel_groups
 
 ROUNDS = 4
 """So many tiles for each lane are timed, after one that pays for set-up."""
-ROUNDS_BEFORE_ON_GPU = 2
-"""There a batch of some size is set up when it comes first, and recorded when it comes again."""
+ROUNDS_BEFORE_ON_GPU = RECURS + 1
+"""There a batch of some size is set up when it comes first, and later recorded."""
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,7 @@ def stepping(*, quiet: bool, unit: str) -> Iterator[Callable[[str], Advance]]:
 
 def waiting(text: str, *, quiet: bool) -> contextlib.AbstractContextManager[object]:
     """Show on a terminal, while the block runs, what the program is at before there is anything to count."""
-    return contextlib.nullcontext() if quiet or not on_terminal() else _live(Spinner("dots", text))
+    return contextlib.nullcontext() if quiet or not on_terminal() else _live(Spinner("line", text))
 
 
 def on_terminal() -> bool:

@@ -22,8 +22,8 @@ from kbnet_cli.errors import DeviceError, LostDeviceError
 from kbnet_cli.kernels.devices import first_line, is_full
 
 GRAPHS = 32
-"""So many are kept: batches of the usual tile in each size, and of photos that are no larger than one. They share their
-memory."""
+"""So many are kept: batches of the usual tile in each size, and of photos that are no larger than one. They share the
+memory of feature maps; each has its tiles and answers, a hundred megabytes for sixteen tiles of 512."""
 RECURS = 2
 """How often a shape runs as it is before it is recorded."""
 SHARE = 0.5
@@ -314,8 +314,11 @@ class Replaying:
         height, width, _ = shape
         took = self._took.get(shape)
         needed = "" if took is None else f", and it takes {took / 1e9:.1f} GB"
+        try:
+            free = self._device.free_bytes()
+        except Exception as error:
+            return self._lost(error)
         return DeviceError(
-            f"out of memory on {self._device.name} with a tile of {height}×{width}: "
-            f"{self._device.free_bytes() / 1e9:.1f} GB free{needed}",
+            f"out of memory on {self._device.name} with a tile of {height}×{width}: {free / 1e9:.1f} GB free{needed}",
             hint="use a smaller --tile (it changes the picture a little), or --device cpu",
         )

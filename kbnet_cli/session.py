@@ -40,7 +40,8 @@ def run(order: batch.Order, wishes: Wishes, voice: Voice, means: Means, *, dry_r
     """
     if order.output == batch.STANDARD and sys.stdout.isatty():
         raise UsageError("a picture would be written to the terminal", hint="pipe it: -o - | other-program")
-    with waiting("looking for photos", quiet=voice.quiet or voice.json):
+    typed = order.list_file == batch.STANDARD  # perhaps on this very line
+    with waiting("looking for photos", quiet=voice.quiet or voice.json or typed):
         listed = None if order.stream or order.watch else batch.jobs(order)
     if listed is not None and not listed:
         raise UsageError("no photos found", hint="check the folder; names and first bytes both show no picture")

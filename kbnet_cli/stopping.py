@@ -40,7 +40,7 @@ class Signals:
     def take(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal. It takes no lock and prints nothing: what it interrupts may be about to do just that."""
         again = self.exit_code is not None
-        self.exit_code = _understood(number)
+        self.exit_code = understood(number)
         if again or self._ask is None:
             raise Ended(self.exit_code)
         self._asked.put(True)
@@ -60,7 +60,7 @@ class Signals:
             self._ask()
 
 
-def _understood(number: int) -> int:
+def understood(number: int) -> int:
     """Return the exit code for a signal; where a terminal has hung up, what is still told there goes nowhere."""
     if number not in (signal.SIGINT, signal.SIGTERM):
         for descriptor in (1, 2):
@@ -74,7 +74,7 @@ def _understood(number: int) -> int:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    raise Ended(_understood(number))
+    raise Ended(understood(number))
 
 
 def prepare() -> None:

@@ -38,6 +38,8 @@ def evaluate(collection: Collection, trials: tuple[Trial, ...], wishes: Wishes, 
                     name, precision = engine.checkpoint.name, engine.choice.precision
                     _write(found[-1].as_json(weights=name, precision=precision, tile=wishes.tile))
     finally:
+        for text in () if voice.quiet else engine.notes:
+            console.warning(text)
         # Trials that are done are told, whatever becomes of the others.
         if found and not voice.json:
             console.evaluations(found, each=voice.verbose)

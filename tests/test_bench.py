@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from kbnet_cli.checkpoint import Checkpoint
 from kbnet_cli.engine import Engine, choose
 from kbnet_cli.kernels import compiled, running
 from kbnet_cli.kernels.gpu import launching
+from kbnet_cli.networks import inference
 from kbnet_cli.networks.kbnet_s import KBNetSSizes
 from tests import test_cli
 from tests.networks import TINY, TINY_GREY, random_network
@@ -44,7 +46,7 @@ def test_json_is_one_object_that_adds_up(kbnet: Call, random_weights: Path) -> N
     assert set(found) == {
         "event", "weights", "architecture", "device", "precision", "processor", "threads", "kernels", "torch", "size",
         "seconds", "peak_memory_bytes", "tile", "tiles_at_once",
-        "at_once_megapixels_a_second", "photo_seconds", "median_seconds", "megapixels_a_second",
+        "at_once_megapixels_a_second", "photo_seconds", "median_seconds", "megapixels_a_second", "notes",
     }  # fmt: skip
     assert (found["event"], found["precision"], found["size"], found["tile"]) == ("bench", "bf16", 64, 64)
     assert len(found["seconds"]) == 2
@@ -102,6 +104,23 @@ def test_what_runs_on_a_gpu_is_named_and_why_it_is_not_triton(monkeypatch: pytes
     monkeypatch.setattr(launching, "reason_against", lambda _device: "Triton is not installed")
     assert found.on(cuda, "tf32") == "plain torch on cuda:0, tf32 (Triton is not installed)"
     assert found.on(torch.device("mps"), "fp32") == "plain torch on mps, fp32"
+
+
+def test_plain_torch_instead_of_kernels_that_fail_is_told(
+    kbnet: Call, random_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = inference.ready
+
+    def failing(*words: Any) -> inference.Ready:
+        return replace(ready(*words), against_triton="Triton's kernels fail there: out of resource")
+
+    monkeypatch.setattr(inference, "ready", failing)
+    monkeypatch.setattr(Engine, "notes", property(lambda engine: (f"slow: {engine._against_triton}",)))
+    shown = kbnet("bench", "-w", random_weights, *CPU, "--precision", "fp32", "--json")
+    found = json.loads(shown.stdout)
+    assert found["kernels"] == "plain torch on cpu, fp32 (Triton's kernels fail there: out of resource)"
+    assert found["notes"] == ["slow: Triton's kernels fail there: out of resource"]
+    assert found["notes"][0] in kbnet("bench", "-w", random_weights, *CPU).stderr
 
 
 def test_of_several_devices_the_first_is_measured(kbnet: Call, random_weights: Path) -> None:

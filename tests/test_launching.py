@@ -63,6 +63,7 @@ def test_a_broken_triton_is_a_reason_and_no_crash(monkeypatch: pytest.MonkeyPatc
     assert "arithmetic" in reason
 
 
+@pytest.mark.usefixtures("attempts")
 def test_kernels_are_compiled_first_where_triton_has_kept_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
     monkeypatch.setenv("TRITON_HOME", str(tmp_path))
@@ -92,3 +93,16 @@ def test_a_user_is_told_of_what_is_compiled_first(
     assert told.code == 0
     assert "the kernels for cpu are compiled first, once: a minute or two" in told.stderr
     assert "compiled first" not in kbnet(*words, tmp_path / "d.png", "--quiet").stderr
+
+
+def test_nothing_is_said_of_kernels_that_will_not_run_or_that_nobody_can_look_up(
+    monkeypatch: pytest.MonkeyPatch, attempts: list[Exception], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "none"))
+    attempts.append(RuntimeError("Failed to find C compiler."))
+    assert not launching.compiles_first(GPU)
+    launching._fault.cache_clear()
+    assert launching.compiles_first(GPU)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file"))
+    assert not launching.compiles_first(GPU), "what is no folder cannot be looked into"

@@ -19,6 +19,7 @@ from kbnet_cli.formats import codec
 from kbnet_cli.formats.extent import Extent
 from kbnet_cli.journal import NAME
 from kbnet_cli.lanes import lanes
+from kbnet_cli.replaying import RECURS
 from kbnet_cli.restore import Restoration
 from tests import test_cli
 from tests.pictures import picture, write_picture
@@ -233,7 +234,7 @@ def test_tiles_are_counted_as_the_network_will_answer_them(
     assert len(plan) == 7
 
 
-@pytest.mark.parametrize(("gpu", "before"), [(False, 1), (True, 2)])
+@pytest.mark.parametrize(("gpu", "before"), [(False, 1), (True, RECURS + 1)])
 def test_what_sets_a_network_up_is_not_timed(gpu: bool, before: int) -> None:
     asked: list[tuple[int, ...]] = []
 

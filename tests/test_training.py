@@ -5,6 +5,8 @@ import errno
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -162,6 +164,26 @@ def test_a_signal_that_is_ignored_stays_so(photos: Path, tmp_path: Path) -> None
     finally:
         signal.signal(signal.SIGTERM, before)
     assert last.step == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there no terminal hangs up")
+def test_a_terminal_that_is_closed_ends_a_training_that_is_saved(photos: Path, tmp_path: Path) -> None:
+    recipe, output = tmp_path / "tiny.toml", tmp_path / "w.safetensors"
+    recipe.write_text(TINY_FILE)
+    words = ["train", str(recipe), "--photos", str(photos), "-o", str(output), "--minutes", "10", "--device", "cpu"]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "kbnet_cli", *words], stdin=theirs, stdout=theirs, stderr=theirs
+    ) as run:
+        os.close(theirs)
+        shown = b""
+        while b"step" not in shown and run.poll() is None:
+            shown += os.read(ours, 4096)
+        os.close(ours)
+        run.send_signal(signal.SIGHUP)  # as the system does when a terminal goes
+        assert run.wait(60) == 129, shown
+    assert load(output).facts.task == "denoise"
+    assert output.with_suffix(".state").is_file()
 
 
 def test_a_training_runs_outside_the_main_thread(photos: Path, tmp_path: Path) -> None:

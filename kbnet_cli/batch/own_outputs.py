@@ -69,7 +69,7 @@ class _Known:
     def _journal_of(self, path: Path) -> Journal | None:
         written = os.path.dirname(path)  # noqa: PTH120, fast
         if written not in self._journals:
-            self._journals[written] = self._journal_in(Path(written).resolve())
+            self._journals[written] = self._journal_in(Path(os.path.realpath(written)))
         return self._journals[written]
 
     def _journal_in(self, folder: Path) -> Journal | None:

@@ -31,7 +31,8 @@ def train(
         kbnet train weights/denoise-small.toml --photos photos/ -o mine.safetensors --minutes 75
 
     Beside the weights lie a .state to --resume from and a .csv that tells how it went; both are brought up to date
-    every three minutes and on Ctrl-C. A recipe that names weights under init begins with them, and needs no [network].
+    every three minutes and when a signal ends it. A recipe that names weights under init begins with them, and needs
+    no [network].
     """  # noqa: D301
     from kbnet_cli import console
     from kbnet_cli.catalogue import Task

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name all of torch's users know it by
@@ -16,7 +17,7 @@ from torch import Tensor
 from kbnet_cli.errors import OutputError
 from kbnet_cli.kernels.float32 import Precision, settle_float32
 from kbnet_cli.kernels.kba import products
-from kbnet_cli.stopping import EXIT_CODES
+from kbnet_cli.stopping import EXIT_CODES, understood
 from kbnet_cli.training.feeder import Batch, Feeder, batches
 from kbnet_cli.training.pictures import prepare
 from kbnet_cli.training.recipe import OptimisationRecipe, Recipe
@@ -245,6 +246,11 @@ class _Interrupted:
 
     numbers: list[int] = field(default_factory=list)
 
+    def take(self, number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        understood(number)
+        self.numbers.append(number)
+
 
 @contextmanager
 def _interrupts() -> Iterator[_Interrupted]:
@@ -257,7 +263,7 @@ def _interrupts() -> Iterator[_Interrupted]:
     try:
         for number in EXIT_CODES:
             if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, lambda number, _frame: came.numbers.append(number))
+                before[number] = signal.signal(number, came.take)
     except ValueError:
         before.clear()
     try:

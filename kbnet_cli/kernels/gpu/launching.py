@@ -36,12 +36,17 @@ def reason_against(device: torch.device) -> str | None:
 
 
 def compiles_first(device: torch.device) -> bool:
-    """Say whether the kernels are yet to be compiled, which takes a minute or two: by what Triton has kept so far."""
-    if device.type != "cuda" or torch.version.hip is not None or not HAS_TRITON:
+    """Say whether the kernels are yet to be compiled, which takes a minute or two: Triton has kept next to nothing."""
+    if not available(device):
         return False
-    home = Path(os.environ.get("TRITON_HOME") or Path.home())
-    kept = Path(os.environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache")
-    return not kept.is_dir() or len(list(kept.iterdir())) < FEW
+    home = os.environ.get("TRITON_HOME") or os.path.expanduser("~/")  # noqa: PTH111, as Triton: it never fails
+    kept = Path(os.environ.get("TRITON_CACHE_DIR") or Path(home, ".triton", "cache"))
+    try:
+        return len(list(kept.iterdir())) < FEW
+    except FileNotFoundError:
+        return True
+    except OSError:  # nobody knows
+        return False
 
 
 @cache
